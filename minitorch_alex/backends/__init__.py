@@ -1,0 +1,62 @@
+"""Find a backend by name: backend `foo` is the file `foo_backend.py` in this folder.
+
+The default is process-wide, a plain module-level name: context variables do not survive between notebook cells.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.util
+
+from .numpy_backend import Backend
+
+__all__ = ["Backend", "available", "current", "get", "use", "why_not"]
+
+# What each backend needs, and what to type when it is missing.
+NEEDS = {
+    "numpy": (None, ""),
+    "numba": ("numba", "python -m pip install numba"),
+    "cupy": ("cupy", 'python -m pip install "cupy-cuda13x[ctk]>=14" (or cupy-cuda12x, for an older driver)'),
+}
+
+_current: str | None = None
+
+
+def why_not(name: str) -> str | None:
+    """Why backend `name` cannot be used here, with the remedy; None if it can. Imports nothing heavy."""
+    if name not in NEEDS:
+        return f"there is no backend {name!r}: choose one of {', '.join(NEEDS)}"
+    module, remedy = NEEDS[name]
+    if importlib.util.find_spec(f"{__name__}.{name}_backend") is None:
+        return f"the {name} backend is not part of this version of minitorch_alex yet: use numba or numpy"
+    if module is not None and importlib.util.find_spec(module) is None:
+        return f"the {name} backend needs the package {module}, which is not installed: {remedy}"
+    return None
+
+
+def available() -> list[str]:
+    """The names of the backends that can be used here."""
+    return [name for name in NEEDS if why_not(name) is None]
+
+
+@functools.cache
+def get(name: str) -> Backend:
+    """The backend called `name`, imported when it is first asked for."""
+    reason = why_not(name)
+    if reason is not None:
+        raise RuntimeError(reason)
+    return importlib.import_module(f"{__name__}.{name}_backend").BACKEND
+
+
+def use(name: str) -> None:
+    """Make `name` the home of tensors created from now on. Existing tensors stay where they are."""
+    global _current
+    _current = get(name).name
+
+
+def current() -> Backend:
+    """The home of new tensors: what `use` chose, else numba where it is installed, else numpy."""
+    if _current is None:
+        use("numba" if why_not("numba") is None else "numpy")
+    return get(_current)  # type: ignore[arg-type]

@@ -1,0 +1,106 @@
+"""Reading what callers may write in several ways, and saying clearly what is wrong with it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy
+
+from ..backends.numpy_backend import Pair, Window
+from ..tensor import Tensor
+
+
+def is_whole(value: Any) -> bool:
+    """Whether it is a whole number, Python's or NumPy's, and not True or False."""
+    return isinstance(value, (int, numpy.integer)) and not isinstance(value, bool)
+
+
+def pair(operation: str, name: str, value: Any, least: int) -> Pair:
+    """One whole number for both axes, or two: (vertical, horizontal)."""
+    both = (value, value) if is_whole(value) else value
+    if not (isinstance(both, Sequence) and len(both) == 2 and all(is_whole(v) for v in both)):
+        raise TypeError(f"{operation}: {name} must be a whole number or a pair of them, not {value!r}")
+    if min(both) < least:
+        raise ValueError(f"{operation}: {name} must be at least {least}, not {value!r}")
+    return int(both[0]), int(both[1])
+
+
+def axis(operation: str, dim: Any, ndim: int) -> int:
+    """A dimension counted from the front; -1 means the last."""
+    if not is_whole(dim):
+        raise TypeError(f"{operation}: dim must be a whole number, not {dim!r}")
+    ndim = max(ndim, 1)  # a 0-d tensor counts as one-dimensional here, as in PyTorch
+    if not -ndim <= dim < ndim:
+        raise IndexError(f"{operation}: dim {dim} is out of range for {ndim} dimensions ({-ndim} to {ndim - 1})")
+    return int(dim) % ndim
+
+
+def axes(operation: str, dim: Any, ndim: int) -> tuple[int, ...]:
+    """The dimensions to reduce over: None or () means all of them."""
+    if dim is None or (isinstance(dim, Sequence) and not len(dim)):
+        return tuple(range(ndim))
+    wanted = [axis(operation, d, ndim) for d in ([dim] if is_whole(dim) or not isinstance(dim, Sequence) else dim)]
+    if len(set(wanted)) < len(wanted):
+        raise ValueError(f"{operation}: dim {dim} names a dimension twice")
+    return tuple(wanted) if ndim else ()
+
+
+def probability(operation: str, p: Any) -> float:
+    if not 0 <= p <= 1:
+        raise ValueError(f"{operation}: p is the probability of dropping an element, so it lies in [0, 1]; got {p!r}")
+    return float(p)
+
+
+def tensor_of(operation: str, name: str, value: Any, dims: tuple[int, ...], layout: str) -> Tensor:
+    """Insist on a floating-point Tensor with one of the numbers of dimensions given."""
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{operation}: {name} must be a Tensor {layout}, not {type(value).__name__}: tensor(...) makes one")
+    if value.data.dtype.kind != "f":
+        raise TypeError(f"{operation}: {name} is {value.dtype}; convert it first, with .float()")
+    if value.ndim not in dims:
+        raise ValueError(f"{operation}: {name} must be {layout}, got shape {value.shape}")
+    return value
+
+
+def same_dtype(operation: str, **tensors: Tensor | None) -> None:
+    """PyTorch mixes float32 and float64 in arithmetic but not in layers; neither do we."""
+    found = {name: str(t.dtype) for name, t in tensors.items() if t is not None}
+    if len(set(found.values())) > 1:
+        listing = ", ".join(f"{name} {dtype}" for name, dtype in found.items())
+        raise TypeError(f"{operation}: the inputs differ in dtype ({listing}): convert with .float() or .double()")
+
+
+def pooling_window(
+    operation: str, shape: tuple[int, ...], kernel_size: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: bool
+) -> Window:
+    """The window of a pooling operation over images of `shape` (..., H, W)."""
+    kernel = pair(operation, "kernel_size", kernel_size, 1)
+    window = Window(
+        kernel,
+        pair(operation, "stride", stride, 1) if stride is not None else kernel,
+        pair(operation, "padding", padding, 0),
+        pair(operation, "dilation", dilation, 1),
+        ceil_mode,
+    )
+    for i, name in enumerate(("height", "width")):
+        extent, pad = window.extent(i), window.padding[i]
+        if 2 * pad > extent:
+            raise ValueError(
+                f"{operation}: padding {pad} is more than half of the {name} of the window ({extent}), "
+                "so some windows would see padding only"
+            )
+    check_fits(operation, shape, window)
+    return window
+
+
+def check_fits(operation: str, shape: tuple[int, ...], window: Window) -> None:
+    """Refuse a window larger than the padded image."""
+    H, W = shape[-2:]
+    if min(window.output_size(H, W)) < 1:
+        padded = (H + 2 * window.padding[0], W + 2 * window.padding[1])
+        raise ValueError(
+            f"{operation}: the window spans {window.extent(0)} x {window.extent(1)} pixels "
+            f"(kernel {window.kernel}, dilation {window.dilation}), more than the input {H} x {W} has with "
+            f"padding {window.padding}: {padded[0]} x {padded[1]}. Use a smaller kernel, more padding or a larger input"
+        )

@@ -1,0 +1,174 @@
+"""Element by element: arithmetic with broadcasting, powers, roots, logarithms, choices."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..tensor import Tensor, op
+
+
+def _match(x: Any, y: Any) -> tuple[Any, Any]:
+    """Bring two operands to PyTorch's common dtype where NumPy would choose another.
+
+    Whole numbers follow floating-point ones (float32 * int64 stays float32), and among floating-point operands a 0-d
+    one follows one with dimensions. Python numbers follow whatever they meet, in NumPy as in PyTorch.
+    """
+    a, b = getattr(x, "dtype", None), getattr(y, "dtype", None)
+    if a == b:
+        return x, y
+    if a is None or b is None:
+        if isinstance(x, float) and b.kind != "f":  # type: ignore[union-attr]
+            return x, y.astype("float32")
+        if isinstance(y, float) and a.kind != "f":  # type: ignore[union-attr]
+            return x.astype("float32"), y
+    elif a.kind == b.kind == "f":
+        if x.ndim and not y.ndim:
+            return x, y.astype(a)
+        if y.ndim and not x.ndim:
+            return x.astype(b), y
+    elif a.kind == "f":
+        return x, y.astype(a)
+    elif b.kind == "f":
+        return x.astype(b), y
+    return x, y
+
+
+def _floating(x: Any) -> Any:
+    """Whole numbers become float32, as in PyTorch."""
+    return x if not hasattr(x, "dtype") or x.dtype.kind == "f" else x.astype("float32")
+
+
+@op
+def add(xp, x, y):
+    x, y = _match(x, y)
+    return x + y, (lambda g: g, lambda g: g)
+
+
+@op
+def sub(xp, x, y):
+    x, y = _match(x, y)
+    return x - y, (lambda g: g, lambda g: -g)
+
+
+@op
+def mul(xp, x, y):
+    x, y = _match(x, y)
+    return x * y, (lambda g: g * y, lambda g: g * x)
+
+
+@op
+def div(xp, x, y):
+    x, y = _match(_floating(x), _floating(y))
+    return x / y, (lambda g: g / y, lambda g: -g * x / (y * y))
+
+
+@op
+def neg(xp, x):
+    return -x, (lambda g: -g,)
+
+
+@op
+def pow(xp, x, exponent):
+    """x ** exponent. At 0 ** 0 the slope in x is 0, and where x = 0 that in the exponent is 0, as in PyTorch."""
+    x, exponent = _match(x, exponent)
+    y = x**exponent
+
+    def grad_x(g):
+        return xp.where(exponent == 0, 0 * g, g * exponent * x ** xp.where(exponent == 0, 1, exponent - 1))
+
+    def grad_exponent(g):
+        return xp.where((x == 0) & (exponent >= 0), 0 * g, g * y * xp.log(xp.where(x == 0, 1, x)))
+
+    return y, (grad_x, grad_exponent)
+
+
+@op
+def exp(xp, x):
+    y = xp.exp(_floating(x))
+    return y, (lambda g: g * y,)
+
+
+@op
+def log(xp, x):
+    x = _floating(x)
+    return xp.log(x), (lambda g: g / x,)
+
+
+@op
+def sqrt(xp, x):
+    y = xp.sqrt(_floating(x))
+    return y, (lambda g: g / (2 * y),)
+
+
+@op
+def abs(xp, x):
+    """|x|; the slope at 0 is 0."""
+    return xp.abs(x), (lambda g: g * xp.sign(x),)
+
+
+@op
+def maximum(xp, x, y):
+    """The larger of two, NaN if either is. Where they are equal each receives half of the gradient."""
+    x, y = _match(x, y)
+    return xp.maximum(x, y), (
+        lambda g: g * ((x > y) + 0.5 * (x == y)).astype(g.dtype),
+        lambda g: g * ((y > x) + 0.5 * (x == y)).astype(g.dtype),
+    )
+
+
+@op
+def minimum(xp, x, y):
+    """The smaller of two, NaN if either is. Where they are equal each receives half of the gradient."""
+    x, y = _match(x, y)
+    return xp.minimum(x, y), (
+        lambda g: g * ((x < y) + 0.5 * (x == y)).astype(g.dtype),
+        lambda g: g * ((y < x) + 0.5 * (x == y)).astype(g.dtype),
+    )
+
+
+def clamp(input: Tensor, min: float | None = None, max: float | None = None) -> Tensor:
+    """Limit every element to [min, max]; at the limits themselves the gradient still passes."""
+    if min is None and max is None:
+        raise ValueError("clamp: give min, max or both")
+    return _clamp(input, low=min, high=max)
+
+
+@op
+def _clamp(xp, x, low, high):
+    y = x if low is None else xp.maximum(x, low)
+    y = y if high is None else xp.minimum(y, high)
+    inside = ((x >= low) if low is not None else True) & ((x <= high) if high is not None else True)
+    return y, (lambda g: g * inside,)
+
+
+def where(condition: Any, input: Any, other: Any) -> Tensor:
+    """`input` where the condition (booleans: a tensor or an array) holds, `other` elsewhere."""
+    chosen = condition.data if isinstance(condition, Tensor) else condition
+    if getattr(chosen, "dtype", type(chosen)) != bool:
+        raise TypeError("where: the condition must be booleans, such as x > 0")
+    return _where(input, other, condition=chosen)
+
+
+@op
+def _where(xp, x, y, condition):
+    x, y = _match(x, y)
+    return xp.where(condition, x, y), (
+        lambda g: xp.where(condition, g, g.dtype.type(0)),
+        lambda g: xp.where(condition, g.dtype.type(0), g),
+    )
+
+
+def to(input: Tensor, dtype: Any) -> Tensor:
+    """The same values as another dtype; the gradient comes back in the old one."""
+    return _to(input, dtype=dtype)
+
+
+@op
+def _to(xp, x, dtype):
+    return x.astype(dtype), (lambda g: g if g.dtype.kind == "f" else None,)
+
+
+def compare(input: Tensor, other: Any, relation: str) -> Tensor:
+    """`input` relation `other`, element by element: a boolean tensor, without a gradient."""
+    theirs = other.data if isinstance(other, Tensor) else other
+    return Tensor(getattr(input.data, relation)(theirs), backend=input.backend)

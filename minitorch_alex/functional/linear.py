@@ -1,0 +1,68 @@
+"""Matrix products."""
+
+from __future__ import annotations
+
+from ..tensor import Tensor, op
+from ._arguments import same_dtype, tensor_of
+
+
+def matmul(input: Tensor, other: Tensor) -> Tensor:
+    """(..., M, K) @ (..., K, L) -> (..., M, L); leading dimensions broadcast.
+
+    A vector counts as one row on the left and as one column on the right, and that dimension is dropped again.
+    """
+    for name, t in (("input", input), ("other", other)):
+        tensor_of("matmul", name, t, tuple(range(1, 65)), "with at least one dimension")
+    same_dtype("matmul", input=input, other=other)
+    inner = input.shape[-1], other.shape[max(-2, -other.ndim)]
+    if inner[0] != inner[1]:
+        raise ValueError(
+            f"matmul: shapes {input.shape} and {other.shape} do not fit: the last size of the first, {inner[0]}, must be "
+            f"the {'only' if other.ndim == 1 else 'last but one'} size of the second, {inner[1]}"
+        )
+    return _matmul(input, other)
+
+
+@op
+def _matmul(xp, x, y):
+    rows = x if x.ndim > 1 else x[None, :]
+    columns = y if y.ndim > 1 else y[:, None]
+
+    def full(g):  # put back the dimensions that vectors dropped
+        g = g if y.ndim > 1 else g[..., None]
+        return g if x.ndim > 1 else g[..., None, :]
+
+    def grad_x(g):
+        return full(g) @ columns.swapaxes(-1, -2)
+
+    def grad_y(g):
+        gy = rows.swapaxes(-1, -2) @ full(g)
+        return gy if y.ndim > 1 else gy[..., 0]
+
+    return x @ y, (grad_x, grad_y)
+
+
+def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """y = x w^T + b: input (..., I), weight (O, I), bias (O,) -> (..., O)."""
+    tensor_of("linear", "input", input, tuple(range(1, 65)), "(..., I)")
+    tensor_of("linear", "weight", weight, (2,), "(O, I)")
+    same_dtype("linear", input=input, weight=weight, bias=bias)
+    if input.shape[-1] != weight.shape[1]:
+        raise ValueError(
+            f"linear: input {input.shape} has {input.shape[-1]} features, but the weight {weight.shape} takes "
+            f"{weight.shape[1]} (images are flattened first: x.flatten(1))"
+        )
+    if bias is not None and bias.shape != weight.shape[:1]:
+        raise ValueError(f"linear: the bias must have shape ({weight.shape[0]},), one per output, got {bias.shape}")
+    return _linear(input, weight, bias)
+
+
+@op
+def _linear(xp, x, w, b):
+    O, I = w.shape  # noqa: E741
+    y = x @ w.T
+
+    def grad_w(g):
+        return g.reshape(-1, O).T @ x.reshape(-1, I)
+
+    return y if b is None else y + b, (lambda g: g @ w, grad_w, lambda g: g)

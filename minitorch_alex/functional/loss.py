@@ -1,0 +1,169 @@
+"""Losses: how wrong the network is, as one number."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy
+
+from ..tensor import Tensor, op
+from ._arguments import tensor_of
+from .activation import log_softmax_of
+
+
+def cross_entropy(
+    input: Tensor,
+    target: Any,
+    weight: Any = None,
+    *,
+    ignore_index: int = -100,
+    reduction: str = "mean",
+    label_smoothing: float = 0.0,
+) -> Tensor:
+    """How surprised the softmax of the scores is at the truth: -log softmax(x)[label], in nats.
+
+    input: scores (N, K), (N, K, d1, ...) or (K,). target: labels (N,), (N, d1, ...) or (), or probabilities shaped like
+    input. A network that knows nothing scores ln K.
+
+    weight (K,) counts classes unequally, and the mean is then the weighted one. Labels equal to ignore_index do not
+    count. With label_smoothing s the truth is (1 - s) on the label plus s/K on every class.
+    """
+    _check_scores("cross_entropy", input, reduction)
+    if not 0 <= label_smoothing <= 1:
+        raise ValueError(f"cross_entropy: label_smoothing lies in [0, 1], got {label_smoothing!r}")
+    xp, K, dim = input.backend, _classes(input), _class_dim(input)
+    class_weight = _class_weight("cross_entropy", input, weight)
+    theirs = target.data if isinstance(target, Tensor) else xp.asarray(target)
+    if theirs.dtype.kind == "f":
+        if theirs.shape != input.shape:
+            raise ValueError(
+                f"cross_entropy: a target of {theirs.dtype} means probabilities and must have the scores' shape "
+                f"{input.shape}, got {theirs.shape}; labels are whole numbers"
+            )
+        truth = target if isinstance(target, Tensor) else Tensor(theirs, backend=xp)
+        if label_smoothing:
+            truth = truth * (1 - label_smoothing) + label_smoothing / K
+        if weight is not None:
+            truth = truth * Tensor(class_weight, backend=xp)
+        return _cross_entropy(input, truth, dim=dim, reduction=reduction, count=input.data.size / max(K, 1))
+    one_hot, counts = _one_hot("cross_entropy", input, theirs, ignore_index)
+    picked = one_hot * class_weight
+    smooth = (label_smoothing / K) * xp.expand_dims(counts, dim) * class_weight if label_smoothing else 0
+    count = float(picked.sum())
+    return _cross_entropy(input, (1 - label_smoothing) * picked + smooth, dim=dim, reduction=reduction, count=count)
+
+
+@op
+def _cross_entropy(xp, x, truth, dim, reduction, count):
+    """-(truth * log softmax(x)).sum(dim). With one row's truth adding up to t, its slope is t * softmax(x) - truth."""
+    log_p = log_softmax_of(xp, x, dim)
+    truth = truth.astype(x.dtype, copy=False)
+
+    def grad_x(g):
+        return _each(xp, g, dim, reduction, count) * (truth.sum(axis=dim, keepdims=True) * xp.exp(log_p) - truth)
+
+    def grad_truth(g):
+        return -_each(xp, g, dim, reduction, count) * log_p
+
+    surprise = -xp.where(truth != 0, truth * log_p, x.dtype.type(0)).sum(axis=dim)  # 0 * infinity is 0 here
+    return _reduce(surprise, reduction, count), (grad_x, grad_truth)
+
+
+def nll_loss(input: Tensor, target: Any, weight: Any = None, *, ignore_index: int = -100, reduction: str = "mean") -> Tensor:
+    """-input[label]: cross entropy of scores that have been through log_softmax. Shapes and arguments as there."""
+    _check_scores("nll_loss", input, reduction)
+    theirs = target.data if isinstance(target, Tensor) else input.backend.asarray(target)
+    one_hot, _ = _one_hot("nll_loss", input, theirs, ignore_index)
+    picked = one_hot * _class_weight("nll_loss", input, weight)
+    return _nll_loss(input, picked=picked, dim=_class_dim(input), reduction=reduction, count=float(picked.sum()))
+
+
+@op
+def _nll_loss(xp, log_p, picked, dim, reduction, count):
+    loss = -xp.where(picked != 0, picked * log_p, log_p.dtype.type(0)).sum(axis=dim)
+    return _reduce(loss, reduction, count), (lambda g: -_each(xp, g, dim, reduction, count) * picked,)
+
+
+def mse_loss(input: Tensor, target: Any, *, reduction: str = "mean") -> Tensor:
+    """(input - target)^2, averaged over all elements. The shapes should agree; if they do not, they broadcast."""
+    _check_reduction("mse_loss", reduction)
+    shape = tuple(getattr(target, "shape", numpy.shape(target)))
+    if shape != input.shape:
+        warnings.warn(
+            f"mse_loss: input {input.shape} and target {shape} differ, so they broadcast: probably not what you mean",
+            stacklevel=2,
+        )
+    distance = input - target
+    square = distance * distance
+    return square if reduction == "none" else square.sum() if reduction == "sum" else square.mean()
+
+
+# -- shared -------------------------------------------------------------------
+def _class_dim(input: Tensor) -> int:
+    return 0 if input.ndim == 1 else 1
+
+
+def _classes(input: Tensor) -> int:
+    return input.shape[_class_dim(input)]
+
+
+def _check_reduction(operation: str, reduction: str) -> None:
+    if reduction not in ("none", "mean", "sum"):
+        raise ValueError(f"{operation}: reduction must be 'none', 'mean' or 'sum', not {reduction!r}")
+
+
+def _check_scores(operation: str, input: Tensor, reduction: str) -> None:
+    tensor_of(operation, "input", input, tuple(range(1, 65)), "(N, K), (N, K, d1, ...) or (K,)")
+    _check_reduction(operation, reduction)
+
+
+def _class_weight(operation: str, input: Tensor, weight: Any) -> Any:
+    """The class weights, shaped to multiply the scores; all ones if there are none."""
+    xp, K = input.backend, _classes(input)
+    if weight is None:
+        return xp.ones((), input.dtype)
+    if isinstance(weight, Tensor) and weight.requires_grad:
+        raise TypeError(f"{operation}: there is no gradient for the class weights; detach() them first")
+    values = xp.asarray(weight.data if isinstance(weight, Tensor) else weight).astype(input.dtype)
+    if values.shape != (K,):
+        raise ValueError(f"{operation}: weight must hold one number per class, shape ({K},), got {values.shape}")
+    return values.reshape((K,) + (1,) * (input.ndim - 1 - _class_dim(input)))
+
+
+def _one_hot(operation: str, input: Tensor, labels: Any, ignore_index: int) -> tuple[Any, Any]:
+    """1 at each label's class and 0 elsewhere, shaped like the scores; and which labels count, shaped like them."""
+    xp, K, dim = input.backend, _classes(input), _class_dim(input)
+    expected = input.shape[:dim] + input.shape[dim + 1 :]
+    if labels.dtype.kind not in "iu":
+        raise TypeError(f"{operation}: labels must be whole numbers, got {labels.dtype}")
+    if labels.shape != expected:
+        raise ValueError(f"{operation}: scores {input.shape} need labels of shape {expected}, got {labels.shape}")
+    labels = labels.astype("int64")
+    counts = labels != ignore_index
+    wrong = counts & ((labels < 0) | (labels >= K))
+    if wrong.any():
+        raise IndexError(
+            f"{operation}: label {int(labels[wrong].reshape(-1)[0])} is out of range: there are {K} classes, 0 to {K - 1}"
+        )
+    classes = xp.arange(K).reshape((K,) + (1,) * (input.ndim - 1 - dim))
+    hot = (xp.expand_dims(labels, dim) == classes) & xp.expand_dims(counts, dim)
+    return hot.astype(input.dtype), counts.astype(input.dtype)
+
+
+def _reduce(values: Any, reduction: str, count: float) -> Any:
+    if reduction == "none":
+        return values
+    total = values.sum()
+    if reduction == "sum":
+        return total
+    return total / total.dtype.type(count) if count else total * float("nan")  # the mean of nothing
+
+
+def _each(xp, g: Any, dim: int, reduction: str, count: float) -> Any:
+    """The gradient that reaches each row's own loss, shaped to multiply the scores."""
+    if reduction == "none":
+        return xp.expand_dims(g, dim)
+    return g / g.dtype.type(count) if reduction == "mean" and count else g
+
+

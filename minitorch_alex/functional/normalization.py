@@ -1,0 +1,94 @@
+"""Normalization: local response normalisation (AlexNet, section 3.3) and batch normalisation (Ioffe and Szegedy, 2015)."""
+
+from __future__ import annotations
+
+from ..tensor import Tensor, op
+from ._arguments import is_whole, same_dtype, tensor_of
+
+
+def local_response_norm(input: Tensor, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0) -> Tensor:
+    """Divide each channel by the energy of its neighbours: input (N, C, ...) -> the same shape.
+
+        y[c] = x[c] / (k + alpha/size * sum of x[j]^2) ** beta,    j = c - size//2 ... c + (size-1)//2, where it exists
+
+    Dimension 1 holds the channels, also of a three-dimensional input, as in PyTorch. The same letters mean different
+    things elsewhere; a is what multiplies the plain sum of squares:
+
+        who                      a               k             for the paper's formula here
+        the paper's text         alpha           2             alpha=5e-4, k=2   (its alpha is 1e-4, size 5)
+        the original code        alpha / size    1, later 2    alpha=1e-4, k=2
+        Caffe's AlexNet          alpha / size    1             alpha=1e-4, k=1
+        PyTorch, ONNX, here      alpha / size    1
+        TensorFlow               alpha           1             and size = 2*depth_radius + 1, beta = 0.5 by default
+    """
+    tensor_of("local_response_norm", "input", input, tuple(range(3, 65)), "(N, C, ...) with at least 3 dimensions")
+    if not is_whole(size) or size < 1:
+        raise ValueError(f"local_response_norm: size, the number of channels in the window, must be at least 1, not {size!r}")
+    return _local_response_norm(input, size=int(size), alpha=alpha, beta=beta, k=k)
+
+
+@op
+def _local_response_norm(xp, x, size, alpha, beta, k):
+    y, scale = xp.local_response_norm(x, size, alpha, beta, k)
+    return y, (lambda gy: xp.local_response_norm_gradient(gy, x, scale, size, alpha, beta),)
+
+
+def batch_norm(
+    input: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Tensor:
+    """Give each channel mean 0 and variance 1 over the batch, then scale and shift it: input (N, C, ...).
+
+        y = (x - mean) / sqrt(var + eps) * weight + bias
+
+    In training mean and (biased) variance are the batch's own, and the running ones move towards them by `momentum`
+    (the variance unbiased, as in PyTorch); otherwise the running ones are used.
+    """
+    tensor_of("batch_norm", "input", input, tuple(range(2, 65)), "(N, C, ...)")
+    same_dtype("batch_norm", input=input, weight=weight, bias=bias)
+    C = input.shape[1]
+    for name, t in (("running_mean", running_mean), ("running_var", running_var), ("weight", weight), ("bias", bias)):
+        if t is not None and t.shape != (C,):
+            raise ValueError(f"batch_norm: {name} must have shape ({C},), one per channel of {input.shape}, got {t.shape}")
+    if training:
+        return _batch_norm_training(input, weight, bias, running_mean, running_var, momentum, eps)
+    if running_mean is None or running_var is None:
+        raise ValueError("batch_norm: outside training it needs running_mean and running_var")
+    return _standardise(input, weight, bias, mean=running_mean.data, var=running_var.data, eps=eps)
+
+
+def _batch_norm_training(input, weight, bias, running_mean, running_var, momentum, eps) -> Tensor:
+    n = input.data.size // input.shape[1] if input.data.size else 0
+    if n < 2:
+        raise ValueError(f"batch_norm: training needs more than one value per channel, got shape {input.shape}")
+    axes = (0, *range(2, input.ndim))
+    mean, var = input.data.mean(axis=axes), input.data.var(axis=axes)
+    if running_mean is not None:
+        running_mean.data = (1 - momentum) * running_mean.data + momentum * mean.astype(running_mean.dtype)
+    if running_var is not None:
+        running_var.data = (1 - momentum) * running_var.data + momentum * (var * n / (n - 1)).astype(running_var.dtype)
+    return _standardise(input, weight, bias, mean=mean, var=var, eps=eps, of_the_batch=True)
+
+
+@op
+def _standardise(xp, x, w, b, mean, var, eps, of_the_batch=False):
+    axes = (0, *range(2, x.ndim))
+    per_channel = (1, -1) + (1,) * (x.ndim - 2)
+    spread = xp.sqrt(var + eps).astype(x.dtype).reshape(per_channel)
+    z = (x - mean.astype(x.dtype).reshape(per_channel)) / spread
+    gain = x.dtype.type(1) if w is None else w.reshape(per_channel)
+    y = z * gain if b is None else z * gain + b.reshape(per_channel)
+
+    def grad_x(g):
+        g = g * gain
+        if of_the_batch:  # mean and variance move with x: take out what a shift and a stretch of the batch would do
+            g = g - g.mean(axis=axes, keepdims=True) - z * (g * z).mean(axis=axes, keepdims=True)
+        return g / spread
+
+    return y, (grad_x, lambda g: (g * z).sum(axis=axes), lambda g: g.sum(axis=axes))

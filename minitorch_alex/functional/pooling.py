@@ -1,0 +1,117 @@
+"""Pooling: one number for each neighbourhood. AlexNet, section 3.4, pools 3 x 3 windows 2 apart, so they overlap."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy
+
+from ..backends.numpy_backend import Window
+from ..tensor import Tensor, op
+from ._arguments import is_whole, pooling_window, tensor_of
+
+Size = int | tuple[int, int]
+
+
+def max_pool2d(
+    input: Tensor,
+    kernel_size: Size,
+    stride: Size | None = None,
+    padding: Size = 0,
+    dilation: Size = 1,
+    ceil_mode: bool = False,
+) -> Tensor:
+    """The largest value of each window: (N, C, H, W) -> (N, C, P, Q), or (C, H, W) -> (C, P, Q).
+
+    `stride` is the kernel size unless given. `ceil_mode` adds partial windows where pixels are left over, which is what
+    the original code and Caffe do. The first of equal values in scan order receives the gradient; NaN wins; padding
+    never does.
+    """
+    tensor_of("max_pool2d", "input", input, (3, 4), "(N, C, H, W) or (C, H, W)")
+    window = pooling_window("max_pool2d", input.shape, kernel_size, stride, padding, dilation, ceil_mode)
+    if input.ndim == 3:
+        return _max_pool2d(input.unsqueeze(0), window=window).squeeze(0)
+    return _max_pool2d(input, window=window)
+
+
+@op
+def _max_pool2d(xp, x, window):
+    shape = x.shape
+    y, winner = xp.max_pool2d(x, window)
+    return y, (lambda gy: xp.max_pool2d_gradient(gy, winner, shape, window),)
+
+
+def avg_pool2d(
+    input: Tensor,
+    kernel_size: Size,
+    stride: Size | None = None,
+    padding: Size = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    divisor_override: int | None = None,
+) -> Tensor:
+    """The mean of each window: (N, C, H, W) -> (N, C, P, Q), or (C, H, W) -> (C, P, Q).
+
+    Padding counts as zeros, unless `count_include_pad` is off. What a partial window of `ceil_mode` has beyond the
+    padding never counts. `divisor_override` replaces the number of pixels that the sum is divided by.
+    """
+    tensor_of("avg_pool2d", "input", input, (3, 4), "(N, C, H, W) or (C, H, W)")
+    window = pooling_window("avg_pool2d", input.shape, kernel_size, stride, padding, 1, ceil_mode)
+    if divisor_override == 0:
+        raise ValueError("avg_pool2d: divisor_override must not be 0")
+    H, W = input.shape[-2:]
+    rows, columns = (_pixels_counted(window, axis, n, count_include_pad) for axis, n in enumerate((H, W)))
+    divisor = numpy.multiply.outer(rows, columns) if divisor_override is None else numpy.array(divisor_override)
+    if input.ndim == 3:
+        return _avg_pool2d(input.unsqueeze(0), window=window, divisor=divisor).squeeze(0)
+    return _avg_pool2d(input, window=window, divisor=divisor)
+
+
+def _pixels_counted(window: Window, axis: int, n: int, count_include_pad: bool) -> numpy.ndarray:
+    """How many pixels each window counts along one axis of n pixels."""
+    pad, count = window.padding[axis], window.output_size(n, n)[axis]
+    first = numpy.arange(count) * window.stride[axis] - pad
+    last = numpy.minimum(first + window.kernel[axis], n + pad)
+    if count_include_pad:
+        return last - first
+    return numpy.minimum(last, n) - numpy.maximum(first, 0)
+
+
+@op
+def _avg_pool2d(xp, x, window, divisor):
+    shape = x.shape
+    divisor = xp.asarray(divisor.astype(x.dtype))
+    return xp.sum_pool2d(x, window) / divisor, (lambda gy: xp.sum_pool2d_gradient(gy / divisor, shape, window),)
+
+
+def adaptive_avg_pool2d(input: Tensor, output_size: Any) -> Tensor:
+    """Means over windows chosen so that the output is P x Q whatever the input: (N, C, H, W) -> (N, C, P, Q).
+
+    Window p covers rows floor(p*H/P) to ceil((p+1)*H/P), so sizes may differ by one and neighbours may overlap. None
+    keeps a size. Since a mean is linear, the whole operation is two matrix products, A x B^T.
+    """
+    tensor_of("adaptive_avg_pool2d", "input", input, (3, 4), "(N, C, H, W) or (C, H, W)")
+    sizes = (output_size, output_size) if output_size is None or is_whole(output_size) else tuple(output_size)
+    if len(sizes) != 2 or not all(n is None or (is_whole(n) and n >= 0) for n in sizes):
+        raise ValueError(f"adaptive_avg_pool2d: output_size must be one or two whole numbers or None, not {output_size!r}")
+    if 0 in input.shape[-3:]:
+        raise ValueError(f"adaptive_avg_pool2d: the input {input.shape} has no pixels")
+    vertical, horizontal = (
+        _averaging_matrix(n, n if size is None else size) for n, size in zip(input.shape[-2:], sizes, strict=True)
+    )
+    return _two_sided_product(input, left=vertical, right=horizontal)
+
+
+def _averaging_matrix(n: int, count: int) -> numpy.ndarray:
+    """(count, n): row p holds 1/size over window p's pixels and 0 elsewhere."""
+    matrix = numpy.zeros((count, n))
+    for p in range(count):
+        first, last = p * n // count, -((-(p + 1) * n) // count)
+        matrix[p, first:last] = 1 / (last - first)
+    return matrix
+
+
+@op
+def _two_sided_product(xp, x, left, right):
+    left, right = xp.asarray(left.astype(x.dtype)), xp.asarray(right.astype(x.dtype))
+    return left @ x @ right.T, (lambda gy: left.T @ gy @ right,)

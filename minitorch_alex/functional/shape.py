@@ -1,0 +1,181 @@
+"""The same elements in another arrangement: reshaping, reordering, indexing, joining, padding."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy
+
+from ..tensor import Tensor, op
+from ._arguments import axis, is_whole
+
+
+def _sizes(shape: tuple[Any, ...]) -> tuple[int, ...]:
+    """`f(2, 3)` and `f((2, 3))` mean the same."""
+    return tuple(shape[0]) if len(shape) == 1 and isinstance(shape[0], Sequence) else shape
+
+
+def reshape(input: Tensor, *shape: Any) -> Tensor:
+    """The same elements in row-major order under another shape; one size may be -1, and is then worked out."""
+    return _reshape(input, shape=_sizes(shape))
+
+
+@op
+def _reshape(xp, x, shape):
+    return x.reshape(shape), (lambda g: g.reshape(x.shape),)
+
+
+def flatten(input: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
+    """Dimensions start_dim ... end_dim become one: flatten(x, 1) turns (N, C, H, W) into (N, C*H*W)."""
+    first, last = axis("flatten", start_dim, input.ndim), axis("flatten", end_dim, input.ndim)
+    if first > last:
+        raise ValueError(f"flatten: start_dim {start_dim} comes after end_dim {end_dim}")
+    size = int(numpy.prod(input.shape[first : last + 1]))
+    return reshape(input, *input.shape[:first], size, *input.shape[last + 1 :])
+
+
+def squeeze(input: Tensor, dim: Any = None) -> Tensor:
+    """Drop dimensions of size 1: the given ones, or all."""
+    dims = range(input.ndim) if dim is None else dim if isinstance(dim, Sequence) else (dim,)
+    drop = {axis("squeeze", d, input.ndim) for d in dims}
+    return reshape(input, [n for i, n in enumerate(input.shape) if n != 1 or i not in drop])
+
+
+def unsqueeze(input: Tensor, dim: int) -> Tensor:
+    """Insert a dimension of size 1 at `dim`."""
+    at = axis("unsqueeze", dim, input.ndim + 1)
+    return reshape(input, [*input.shape[:at], 1, *input.shape[at:]])
+
+
+def permute(input: Tensor, *dims: Any) -> Tensor:
+    """Reorder the dimensions: dimension i of the result is dimension dims[i] of the input."""
+    order = tuple(axis("permute", d, input.ndim) for d in _sizes(dims))
+    if sorted(order) != list(range(input.ndim)):
+        raise ValueError(f"permute: {_sizes(dims)} does not name each of the {input.ndim} dimensions once")
+    return _permute(input, order=order)
+
+
+@op
+def _permute(xp, x, order):
+    back = tuple(sorted(range(len(order)), key=order.__getitem__))
+    return x.transpose(order), (lambda g: g.transpose(back),)
+
+
+def transpose(input: Tensor, dim0: int, dim1: int) -> Tensor:
+    """Swap two dimensions."""
+    order = list(range(input.ndim))
+    a, b = axis("transpose", dim0, input.ndim), axis("transpose", dim1, input.ndim)
+    if order:
+        order[a], order[b] = b, a
+    return _permute(input, order=tuple(order))
+
+
+def expand(input: Tensor, *sizes: Any) -> Tensor:
+    """Repeat dimensions of size 1 (and new leading ones) without copying; -1 keeps a size."""
+    wanted = _sizes(sizes)
+    extra = len(wanted) - input.ndim
+    if extra < 0 or any(n == -1 for n in wanted[:extra]):
+        raise ValueError(f"expand: cannot expand shape {input.shape} to {wanted}: new dimensions go in front, with a size")
+    shape = tuple(input.shape[i - extra] if n == -1 else n for i, n in enumerate(wanted))
+    return _expand(input, shape=shape)
+
+
+@op
+def _expand(xp, x, shape):
+    return xp.broadcast_to(x, shape), (lambda g: g,)  # the walk adds the copies up
+
+
+def getitem(input: Tensor, index: Any) -> Tensor:
+    """input[index]: whole numbers, slices, None, `...`, arrays or tensors of whole numbers or booleans."""
+    parts = index if isinstance(index, tuple) else (index,)
+    return _getitem(input, index=tuple(_index(part) for part in parts))
+
+
+def _index(part: Any) -> Any:
+    part = part.data if isinstance(part, Tensor) else part
+    if part is None or part is Ellipsis or isinstance(part, slice) or is_whole(part):
+        return part
+    array = part if hasattr(part, "dtype") else numpy.asarray(part)
+    if array.size == 0 and not hasattr(part, "dtype"):
+        array = array.astype("int64")
+    if array.dtype.kind not in "iub":
+        raise TypeError(f"getitem: an index must be whole numbers or booleans, not {array.dtype}")
+    return array
+
+
+@op
+def _getitem(xp, x, index):
+    repeats = any(hasattr(part, "dtype") and part.dtype.kind != "b" for part in index)  # may name an element twice
+
+    def grad_x(g):
+        out = xp.zeros(x.shape, g.dtype)
+        if repeats:
+            return xp.index_add(out, index, g)
+        out[index] = g
+        return out
+
+    return x[index], (grad_x,)
+
+
+def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
+    """Join tensors end to end along `dim`; their other sizes agree."""
+    if not len(tensors):
+        raise ValueError("cat: there is nothing to join")
+    if not tensors[0].ndim:
+        raise ValueError("cat: 0-d tensors cannot be joined end to end; use stack")
+    return _cat(*tensors, dim=axis("cat", dim, tensors[0].ndim))
+
+
+@op
+def _cat(xp, *arrays, dim):
+    ends = numpy.cumsum([a.shape[dim] for a in arrays])
+
+    def piece(i):
+        where = (slice(None),) * dim + (slice(int(ends[i]) - arrays[i].shape[dim], int(ends[i])),)
+        return lambda g: g[where]
+
+    return xp.concatenate(arrays, axis=dim), tuple(piece(i) for i in range(len(arrays)))
+
+
+def stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
+    """Join tensors of one shape along a new dimension."""
+    if not len(tensors):
+        raise ValueError("stack: there is nothing to join")
+    if len({t.shape for t in tensors}) > 1:
+        raise ValueError(f"stack: the shapes differ: {', '.join(str(t.shape) for t in tensors)}")
+    return cat([unsqueeze(t, dim) for t in tensors], axis("stack", dim, tensors[0].ndim + 1))
+
+
+def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float = 0) -> Tensor:
+    """Surround the last dimensions with `value`.
+
+    pad = (left, right, top, bottom, ...) speaks of the last dimension first. A negative number cuts off instead.
+    """
+    if mode != "constant":
+        raise ValueError(f"pad: mode {mode!r} is not supported, only 'constant'")
+    if len(pad) % 2 or len(pad) > 2 * input.ndim or not all(is_whole(n) for n in pad):
+        raise ValueError(
+            f"pad: {tuple(pad)} must be two whole numbers (before, after) for each padded dimension, the last dimension "
+            f"first, and at most {input.ndim} pairs for shape {input.shape}"
+        )
+    around = [(0, 0)] * (input.ndim - len(pad) // 2) + [(pad[i], pad[i + 1]) for i in range(len(pad) - 2, -1, -2)]
+    for n, (before, after) in zip(input.shape, around, strict=True):
+        if n + before + after < 0:
+            raise ValueError(f"pad: {tuple(pad)} cuts more from shape {input.shape} than there is")
+    return _pad(input, around=around, value=value)
+
+
+@op
+def _pad(xp, x, around, value):
+    keep = tuple(slice(max(0, -before), n - max(0, -after)) for n, (before, after) in zip(x.shape, around, strict=True))
+    grow = [(max(0, before), max(0, after)) for before, after in around]
+    inner = x[keep]
+    middle = tuple(slice(before, before + n) for n, (before, _) in zip(inner.shape, grow, strict=True))
+
+    def grad_x(g):
+        out = xp.zeros(x.shape, g.dtype)
+        out[keep] = g[middle]
+        return out
+
+    return xp.pad(inner, grow, constant_values=value), (grad_x,)

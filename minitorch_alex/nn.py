@@ -1,0 +1,404 @@
+"""Layers and networks: objects whose attributes are parameters, buffers, other modules, or lists and dicts of them."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from typing import Any, TypeVar
+
+import numpy
+
+from . import functional as F
+from . import init
+from .backends.numpy_backend import Pair
+from .functional._arguments import pair, probability
+from .tensor import Tensor
+
+Self = TypeVar("Self", bound="Module")
+
+
+class Parameter(Tensor):
+    """A tensor that the optimizer may change."""
+
+    __slots__ = ()
+
+    def __init__(self, data: Any, requires_grad: bool = True) -> None:
+        super().__init__(data.data if isinstance(data, Tensor) else data, requires_grad=requires_grad)
+
+
+class Buffer(Tensor):
+    """A tensor that belongs to the module's state but is not trained: running statistics."""
+
+    __slots__ = ()
+
+
+class _CallDepth(threading.local):
+    """Whether this thread is inside a network's forward pass already."""
+
+    inside = False
+
+
+_call = _CallDepth()
+
+
+class Module:
+    """Base of all layers and networks. Write __init__ and forward; everything else looks at the attributes."""
+
+    training = True
+    path = ""  # where it stands in the network, such as "features.conv1": names its dropout masks and its errors
+
+    def forward(self, *inputs: Any) -> Any:
+        raise NotImplementedError(f"{type(self).__name__} has no forward(): define what it computes")
+
+    def __call__(self, *inputs: Any) -> Any:
+        if _call.inside:
+            return self._named_forward(*inputs)
+        for name, module in self.named_modules():
+            module.path = name
+        _call.inside = True
+        try:
+            return self._named_forward(*inputs)
+        finally:
+            _call.inside = False
+
+    def _named_forward(self, *inputs: Any) -> Any:
+        try:
+            return self.forward(*inputs)
+        except (ValueError, TypeError, IndexError) as error:
+            if self.path and not getattr(error, "layer", None):
+                error.layer = self.path  # type: ignore[attr-defined]
+                error.args = (f"{self.path} ({self!r}): {error}",)
+            raise
+
+    # -- what it is made of ---------------------------------------------------
+    def members(self) -> Iterator[tuple[str, Any]]:
+        """(name, value) of every attribute in definition order, lists and dicts flattened to name.0, name.key, ..."""
+        for name, value in vars(self).items():
+            if isinstance(value, (list, tuple)):
+                yield from ((f"{name}.{i}", v) for i, v in enumerate(value))
+            elif isinstance(value, dict):
+                yield from ((f"{name}.{key}", v) for key, v in value.items())
+            else:
+                yield name, value
+
+    def named_modules(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
+        """This module and every one inside it, by path."""
+        yield prefix, self
+        for name, value in self.members():
+            if isinstance(value, Module):
+                yield from value.named_modules(f"{prefix}.{name}" if prefix else name)
+
+    def _named(self, kind: type[Tensor]) -> Iterator[tuple[str, Tensor]]:
+        seen = set()
+        for path, module in self.named_modules():
+            for name, value in module.members():
+                if isinstance(value, kind) and value not in seen:
+                    seen.add(value)  # a shared parameter counts once
+                    yield (f"{path}.{name}" if path else name), value
+
+    def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
+        """(path, parameter) for each parameter, in definition order."""
+        yield from self._named(Parameter)  # type: ignore[misc]
+
+    def parameters(self) -> Iterator[Parameter]:
+        """Every parameter, in definition order."""
+        for _, parameter in self.named_parameters():
+            yield parameter
+
+    def named_buffers(self) -> Iterator[tuple[str, Buffer]]:
+        """(path, buffer) for each buffer, in definition order."""
+        yield from self._named(Buffer)  # type: ignore[misc]
+
+    # -- changing it ----------------------------------------------------------
+    def train(self: Self, mode: bool = True) -> Self:
+        """Training mode: dropout drops, batch norm looks at the batch. Returns itself."""
+        for _, module in self.named_modules():
+            module.training = mode
+        return self
+
+    def eval(self: Self) -> Self:
+        """Evaluation mode. Returns itself."""
+        return self.train(False)
+
+    def to(self: Self, dtype: Any) -> Self:
+        """Convert every floating-point parameter and buffer, in place. Returns itself."""
+        for kind in (Parameter, Buffer):
+            for _, t in self._named(kind):
+                if t.data.dtype.kind == "f":
+                    t.data = t.data.astype(dtype)
+        return self
+
+    def float(self: Self) -> Self:
+        return self.to("float32")
+
+    def double(self: Self) -> Self:
+        return self.to("float64")
+
+    def zero_grad(self) -> None:
+        for parameter in self.parameters():
+            parameter.grad = None
+
+    # -- saving it --------------------------------------------------------------
+    def state_dict(self) -> dict[str, numpy.ndarray]:
+        """Copies of all parameters and buffers as NumPy arrays by path: what one backend saves, any other loads."""
+        state = [*self.named_parameters(), *self.named_buffers()]
+        return {name: numpy.array(t.numpy()) for name, t in state}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take the values from `state`, which must fit exactly; otherwise nothing changes and all misfits are listed."""
+        mine: dict[str, Tensor] = {**dict(self.named_parameters()), **dict(self.named_buffers())}
+        misfits = [f"missing {name}" for name in mine if name not in state]
+        misfits += [f"unexpected {name}" for name in state if name not in mine]
+        misfits += [
+            f"{name} is {tuple(state[name].shape)}, expected {t.shape}"
+            for name, t in mine.items()
+            if name in state and tuple(state[name].shape) != t.shape
+        ]
+        if misfits:
+            raise ValueError("load_state_dict: the weights do not fit this network: " + "; ".join(misfits))
+        for name, t in mine.items():
+            value = state[name]
+            t.data = t.backend.asarray(value.numpy() if isinstance(value, Tensor) else value).astype(t.dtype, copy=True)
+
+    # -- showing it -------------------------------------------------------------
+    def extra_repr(self) -> str:
+        """The settings to show between the brackets of its repr."""
+        return ""
+
+    def __repr__(self) -> str:
+        inside = [(name, m) for name, m in self.members() if isinstance(m, Module)]
+        if not inside:
+            return f"{type(self).__name__}({self.extra_repr()})"
+        lines = [f"  ({name}): " + repr(m).replace("\n", "\n  ") for name, m in inside]
+        return "\n".join([f"{type(self).__name__}(", *lines, ")"])
+
+
+class Sequential(Module):
+    """Modules one after another: Sequential(a, b, ...) names them 0, 1, ...; Sequential({"conv1": a, ...}) as given."""
+
+    def __init__(self, *layers: Any) -> None:
+        named = layers[0] if len(layers) == 1 and isinstance(layers[0], dict) else dict(enumerate(layers))
+        for name, layer in named.items():
+            if not isinstance(layer, Module):
+                raise TypeError(f"Sequential: {name} is not a Module but {type(layer).__name__}")
+            if hasattr(self, str(name)):
+                raise ValueError(f"Sequential: a layer cannot be called {name!r}, Module already has something of that name")
+            setattr(self, str(name), layer)
+
+    def layers(self) -> list[Module]:
+        return [layer for _, layer in self.members() if isinstance(layer, Module)]
+
+    def forward(self, x: Any) -> Any:
+        for layer in self.layers():
+            x = layer(x)
+        return x
+
+    def __getitem__(self, index: int) -> Module:
+        return self.layers()[index]
+
+    def __len__(self) -> int:
+        return len(self.layers())
+
+
+class Linear(Module):
+    """y = x w^T + b: (..., in_features) -> (..., out_features)."""
+
+    def __init__(self, in_features: int, out_features: int, bias: bool = True) -> None:
+        self.in_features, self.out_features = in_features, out_features
+        self.weight = Parameter(init.default((out_features, in_features)))
+        self.bias = Parameter(init.default((out_features,), fan_in=in_features)) if bias else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight, self.bias)
+
+    def extra_repr(self) -> str:
+        return f"{self.in_features}, {self.out_features}" + ("" if self.bias is not None else ", bias=False")
+
+
+class Conv2d(Module):
+    """Convolution, see functional.conv2d: (N, in_channels, H, W) -> (N, out_channels, P, Q)."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | Pair,
+        stride: int | Pair = 1,
+        padding: int | Pair | str = 0,
+        dilation: int | Pair = 1,
+        groups: int = 1,
+        bias: bool = True,
+    ) -> None:
+        if groups < 1 or in_channels % groups or out_channels % groups:
+            raise ValueError(f"Conv2d: groups={groups} must divide both {in_channels} channels and {out_channels} filters")
+        self.in_channels, self.out_channels = in_channels, out_channels
+        self.kernel_size = pair("Conv2d", "kernel_size", kernel_size, 1)
+        self.stride, self.padding, self.dilation, self.groups = stride, padding, dilation, groups
+        self.weight = Parameter(init.default((out_channels, in_channels // groups, *self.kernel_size)))
+        fan_in = init.fan_in(self.weight.shape)
+        self.bias = Parameter(init.default((out_channels,), fan_in=fan_in)) if bias else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
+
+    def extra_repr(self) -> str:
+        text = f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}"
+        for name, usual in (("padding", 0), ("dilation", 1), ("groups", 1)):
+            if getattr(self, name) != usual:
+                text += f", {name}={getattr(self, name)!r}"
+        return text + ("" if self.bias is not None else ", bias=False")
+
+
+class MaxPool2d(Module):
+    """The largest value of each window, see functional.max_pool2d."""
+
+    def __init__(
+        self, kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1, ceil_mode: bool = False
+    ) -> None:
+        self.kernel_size, self.stride = kernel_size, kernel_size if stride is None else stride
+        self.padding, self.dilation, self.ceil_mode = padding, dilation, ceil_mode
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.max_pool2d(x, self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode)
+
+    def extra_repr(self) -> str:
+        return f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}, ceil_mode={self.ceil_mode}"
+
+
+class AvgPool2d(Module):
+    """The mean of each window, see functional.avg_pool2d."""
+
+    def __init__(
+        self,
+        kernel_size: Any,
+        stride: Any = None,
+        padding: Any = 0,
+        ceil_mode: bool = False,
+        count_include_pad: bool = True,
+        divisor_override: int | None = None,
+    ) -> None:
+        self.kernel_size, self.stride = kernel_size, kernel_size if stride is None else stride
+        self.padding, self.ceil_mode = padding, ceil_mode
+        self.count_include_pad, self.divisor_override = count_include_pad, divisor_override
+
+    def forward(self, x: Tensor) -> Tensor:
+        counting = (self.count_include_pad, self.divisor_override)
+        return F.avg_pool2d(x, self.kernel_size, self.stride, self.padding, self.ceil_mode, *counting)
+
+    def extra_repr(self) -> str:
+        return f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}, ceil_mode={self.ceil_mode}"
+
+
+class LocalResponseNorm(Module):
+    """Each channel divided by its neighbours' energy, see functional.local_response_norm."""
+
+    def __init__(self, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0) -> None:
+        self.size, self.alpha, self.beta, self.k = size, alpha, beta, k
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.local_response_norm(x, self.size, self.alpha, self.beta, self.k)
+
+    def extra_repr(self) -> str:
+        return f"{self.size}, alpha={self.alpha}, beta={self.beta}, k={self.k}"
+
+
+class _BatchNorm(Module):
+    """momentum=None keeps a plain average of all batches instead of a moving one."""
+
+    dims: tuple[int, ...]
+
+    def __init__(
+        self,
+        num_features: int,
+        eps: float = 1e-5,
+        momentum: float | None = 0.1,
+        affine: bool = True,
+        track_running_stats: bool = True,
+    ) -> None:
+        self.num_features, self.eps, self.momentum = num_features, eps, momentum
+        self.weight = Parameter(numpy.ones(num_features, "float32")) if affine else None
+        self.bias = Parameter(numpy.zeros(num_features, "float32")) if affine else None
+        self.running_mean = Buffer(numpy.zeros(num_features, "float32")) if track_running_stats else None
+        self.running_var = Buffer(numpy.ones(num_features, "float32")) if track_running_stats else None
+        self.num_batches_tracked = Buffer(numpy.zeros((), "int64")) if track_running_stats else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.ndim not in self.dims:
+            raise ValueError(f"{type(self).__name__} takes inputs of {' or '.join(map(str, self.dims))} dimensions, got {x.shape}")
+        momentum = self.momentum
+        if self.training and self.num_batches_tracked is not None:
+            count = int(self.num_batches_tracked) + 1
+            momentum = 1 / count if momentum is None else momentum
+        out = F.batch_norm(
+            x, self.running_mean, self.running_var, self.weight, self.bias,
+            self.training or self.running_mean is None, momentum or 0.0, self.eps,
+        )  # fmt: skip
+        if self.training and self.num_batches_tracked is not None:
+            self.num_batches_tracked.data = self.num_batches_tracked.data + 1
+        return out
+
+    def extra_repr(self) -> str:
+        return f"{self.num_features}, eps={self.eps}, momentum={self.momentum}"
+
+
+class BatchNorm1d(_BatchNorm):
+    """Batch normalisation of (N, C) or (N, C, L), see functional.batch_norm."""
+
+    dims = (2, 3)
+
+
+class BatchNorm2d(_BatchNorm):
+    """Batch normalisation of (N, C, H, W), see functional.batch_norm."""
+
+    dims = (4,)
+
+
+class Dropout(Module):
+    """Units switched off with probability p while training, see functional.dropout. Each layer has its own stream."""
+
+    def __init__(self, p: float = 0.5) -> None:
+        self.p = probability("Dropout", p)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.dropout(x, self.p, self.training, stream=self.path or "dropout")
+
+    def extra_repr(self) -> str:
+        return f"p={self.p}"
+
+
+class ReLU(Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(x)
+
+
+class Tanh(Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return F.tanh(x)
+
+
+class Sigmoid(Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return F.sigmoid(x)
+
+
+class Softmax(Module):
+    """Scores to probabilities along `dim`. Not before cross_entropy, which contains it."""
+
+    def __init__(self, dim: int) -> None:
+        self.dim = dim
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.softmax(x, self.dim)
+
+    def extra_repr(self) -> str:
+        return f"dim={self.dim}"
+
+
+class Flatten(Module):
+    """(N, ...) -> (N, everything else)."""
+
+    def __init__(self, start_dim: int = 1, end_dim: int = -1) -> None:
+        self.start_dim, self.end_dim = start_dim, end_dim
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.flatten(x, self.start_dim, self.end_dim)

@@ -1,0 +1,291 @@
+"""Tensor: an array that remembers how it was made.
+
+An *op* is a function that returns its value and, for each input, a function that turns the gradient of the value into
+the gradient of that input. That is the only idea in this file; `backward` just calls those functions, youngest tensor
+first.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy
+
+from . import backends
+
+_births = itertools.count()
+
+
+class _Recording(threading.local):
+    on = True
+
+
+_recording = _Recording()
+
+
+@contextmanager
+def no_grad() -> Iterator[None]:
+    """Inside this block (or a function decorated with `@no_grad()`) ops compute values and remember nothing.
+
+    The switch belongs to the thread that throws it: other threads go on recording.
+    """
+    before, _recording.on = _recording.on, False
+    try:
+        yield
+    finally:
+        _recording.on = before
+
+
+class Tensor:
+    """An array, the backend that owns it, and the edges back to the tensors it was computed from.
+
+    `Tensor(array)` wraps the array without copying; `tensor(...)` is the friendly way to make one. Operators and
+    methods (`x + y`, `x.sum()`, `x[0]`) are the functions of `minitorch_alex.functional`; methods.py there lists them.
+    """
+
+    __slots__ = ("__weakref__", "backend", "born", "data", "edges", "grad", "made_by", "requires_grad")
+    __array_ufunc__ = None  # so that `numpy_array * tensor` asks Tensor, instead of multiplying element by element
+
+    def __init__(self, data: Any, *, backend: backends.Backend | None = None, requires_grad: bool = False) -> None:
+        self.backend = backend or backends.current()
+        self.data = self.backend.asarray(data)
+        if requires_grad and self.data.dtype.kind != "f":
+            raise TypeError(
+                f"a tensor of {self.data.dtype} cannot require a gradient: make it float32 or float64 first"
+            )
+        self.requires_grad = requires_grad
+        self.grad: Tensor | None = None  # only ever set on leaves
+        self.edges: tuple[tuple[Tensor, Callable], ...] | None = ()  # (input, its gradient function), ...
+        self.made_by = "leaf"
+        self.born = next(_births)  # inputs are always older than outputs
+
+    def backward(self, gradient: Any = None) -> None:
+        """Add d(self)/d(leaf), weighted by `gradient`, to `.grad` of every leaf that requires one.
+
+        A node's gradient is complete only when everything computed from it has been visited. Visiting the youngest
+        first guarantees that, since whatever was computed from a tensor is younger than it: in `b = a + a; c = b * b`
+        both edges out of `b` are followed before `b` itself passes anything on to `a`. There is no recursion, so depth
+        is limited by memory alone, and each node's edges are dropped on the way, so what they kept alive dies at once.
+        """
+        if not self.requires_grad:
+            raise RuntimeError(
+                f"backward() from {self!r}: nothing it was computed from requires a gradient; "
+                "make a leaf with tensor(..., requires_grad=True), and compute outside no_grad()"
+            )
+        if gradient is None:
+            if self.data.size != 1:
+                raise ValueError(
+                    f"backward() from shape {self.shape} needs a gradient of that shape; "
+                    "only from a single number is it 1 by default (reduce with .sum() or .mean(), or pass one)"
+                )
+            gradient = self.backend.ones_like(self.data)
+        seed = self.backend.asarray(gradient.data if isinstance(gradient, Tensor) else gradient).astype(self.dtype)
+        if seed.shape != self.shape:
+            raise ValueError(f"backward(): the gradient has shape {seed.shape}, the tensor {self.shape}")
+
+        gradients = {self.born: seed}
+        order = sorted(_ancestors(self), key=lambda t: t.born)
+        while order:
+            t = order.pop()
+            g = gradients.pop(t.born)
+            if t.made_by == "leaf":
+                t.grad = Tensor(g if t.grad is None else t.grad.data + g, backend=t.backend)
+                continue
+            edges, t.edges = t.edges or (), None
+            for parent, gradient_of in edges:
+                part = _like(gradient_of(g), parent.data)
+                known = gradients.get(parent.born)
+                gradients[parent.born] = part if known is None else known + part
+
+    # -- looking at it ------------------------------------------------------
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.data.shape
+
+    @property
+    def dtype(self) -> numpy.dtype:
+        return self.data.dtype
+
+    @property
+    def ndim(self) -> int:
+        return self.data.ndim
+
+    def numel(self) -> int:
+        """How many numbers it holds."""
+        return self.data.size
+
+    def numpy(self) -> numpy.ndarray:
+        """The values as a NumPy array: the same memory on a CPU backend, so treat it as read-only."""
+        return self.backend.to_numpy(self.data)
+
+    def item(self) -> Any:
+        """The value of a one-element tensor as a Python number."""
+        if self.data.size != 1:
+            raise ValueError(f"item() needs exactly one element, this tensor has shape {self.shape}")
+        return self.numpy().item()
+
+    def detach(self) -> Tensor:
+        """The same array without its history."""
+        return Tensor(self.data, backend=self.backend)
+
+    def __repr__(self) -> str:
+        values = numpy.array2string(self.numpy(), separator=", ", prefix="tensor(", threshold=200)
+        origin = f", made by {self.made_by}" if self.made_by != "leaf" else ""
+        wants = ", requires_grad=True" if self.requires_grad and not origin else ""
+        return f"tensor({values}, {self.dtype} on {self.backend.name}{origin}{wants})"
+
+    def __len__(self) -> int:
+        if not self.shape:
+            raise TypeError("len() of a 0-d tensor")
+        return self.shape[0]
+
+    def __bool__(self) -> bool:
+        if self.data.size != 1:
+            raise ValueError(f"the truth value of a tensor of shape {self.shape} is ambiguous: use .numpy().any() or .all()")
+        return bool(self.item())
+
+    def __float__(self) -> float:
+        return float(self.item())
+
+    def __int__(self) -> int:
+        return int(self.item())
+
+    def __format__(self, spec: str) -> str:
+        return format(self.item(), spec) if spec else repr(self)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> numpy.ndarray:
+        if self.requires_grad:
+            raise TypeError(
+                "a NumPy function was given a Tensor that requires a gradient, which it would forget: use the function "
+                "of minitorch_alex.functional, or .numpy() to leave the graph on purpose"
+            )
+        return numpy.array(self.numpy(), dtype=dtype, copy=copy)
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        raise TypeError(
+            "a Tensor cannot be assigned into, because the tape may still need the old values: build a new one with "
+            "functional.where, cat or stack, or change a leaf's array before it is used (leaf.data[...] = value)"
+        )
+
+    __hash__ = object.__hash__  # == compares elements, as in NumPy; identity still decides in dicts and sets
+
+    if TYPE_CHECKING:  # attached by functional/methods.py
+
+        def __getattr__(self, name: str) -> Callable[..., Any]: ...
+        def __getitem__(self, index: Any) -> Tensor: ...
+        def __add__(self, other: Any) -> Tensor: ...
+        def __radd__(self, other: Any) -> Tensor: ...
+        def __sub__(self, other: Any) -> Tensor: ...
+        def __rsub__(self, other: Any) -> Tensor: ...
+        def __mul__(self, other: Any) -> Tensor: ...
+        def __rmul__(self, other: Any) -> Tensor: ...
+        def __truediv__(self, other: Any) -> Tensor: ...
+        def __rtruediv__(self, other: Any) -> Tensor: ...
+        def __pow__(self, other: Any) -> Tensor: ...
+        def __rpow__(self, other: Any) -> Tensor: ...
+        def __matmul__(self, other: Any) -> Tensor: ...
+        def __rmatmul__(self, other: Any) -> Tensor: ...
+        def __neg__(self) -> Tensor: ...
+
+
+def tensor(data: Any, dtype: Any = None, requires_grad: bool = False) -> Tensor:
+    """A new tensor holding a copy of `data` (numbers, nested lists, an array, a tensor) on the current backend.
+
+    Arrays of float32, float64, integers and booleans keep their type; Python floats become float32, as in PyTorch.
+    """
+    backend = backends.current()
+    if isinstance(data, Tensor):
+        data = data.numpy()
+    try:
+        array = numpy.asarray(data) if not hasattr(data, "dtype") else data
+        if dtype is None:
+            dtype = array.dtype if hasattr(data, "dtype") or array.dtype.kind != "f" else "float32"
+        if numpy.dtype(dtype).name not in ("float32", "float64") and numpy.dtype(dtype).kind not in "iub":
+            raise TypeError(f"tensor(): {numpy.dtype(dtype)} is not supported: use float32, float64, integers or booleans")
+    except ValueError as error:
+        raise ValueError(f"tensor(): the data is not a rectangular block of numbers ({error})") from None
+    return Tensor(backend.asarray(array).astype(dtype, copy=True), backend=backend, requires_grad=requires_grad)
+
+
+def op(function: Callable) -> Callable[..., Tensor]:
+    """Lift `function(xp, *arrays, **settings) -> value, (gradient function, ...)` from arrays to tensors.
+
+    `xp` is the backend that the inputs live on. There is one gradient function per input, None where there is no
+    gradient. Those of inputs that need none are never called, and what only they mention is freed at once.
+    Inputs may also be plain numbers, which stay what they are, and None.
+    """
+    name = function.__name__.strip("_")
+
+    @functools.wraps(function)
+    def on_tensors(*inputs: Any, **settings: Any) -> Tensor:
+        xp = _common_backend(name, inputs)
+        arrays = [t.data if isinstance(t, Tensor) else _plain(xp, t) for t in inputs]
+        try:
+            value, gradients = function(xp, *arrays, **settings)
+        except (ValueError, TypeError, IndexError) as error:
+            if str(error).startswith(name):  # the operation has already explained itself
+                raise
+            shapes = " and ".join(str(getattr(a, "shape", a)) for a in arrays)
+            raise type(error)(f"{name} of {shapes}: {error}") from error
+        out = Tensor(value, backend=xp)
+        if _recording.on:
+            wanted = [(t, g) for t, g in zip(inputs, gradients, strict=True) if isinstance(t, Tensor) and t.requires_grad]
+            if any(g is None for _, g in wanted):
+                raise TypeError(f"{name}: there is no gradient for one of the inputs that require it; detach() it first")
+            if wanted:
+                out.requires_grad, out.edges, out.made_by = True, tuple(wanted), name
+        return out
+
+    return on_tensors
+
+
+def _plain(xp: backends.Backend, value: Any) -> Any:
+    """An input that is no Tensor: numbers stay Python numbers (they follow the tensor's dtype), lists become arrays."""
+    if value is None or isinstance(value, (bool, int, float)) and not isinstance(value, numpy.generic):
+        return value
+    return value.item() if isinstance(value, numpy.generic) else xp.asarray(value)
+
+
+def _common_backend(name: str, inputs: tuple[Any, ...]) -> backends.Backend:
+    home = None
+    for t in inputs:
+        if isinstance(t, Tensor):
+            if home is not None and t.backend is not home:
+                raise ValueError(
+                    f"{name}: inputs live on different backends, {home.name} and {t.backend.name}: "
+                    "make both under one backends.use(name)"
+                )
+            home = t.backend
+    return home or backends.current()
+
+
+def _ancestors(t: Tensor) -> set[Tensor]:
+    """`t` and everything that its gradient flows to. Refuses a graph of which a part is already used up."""
+    seen, stack = {t}, [t]
+    while stack:
+        child = stack.pop()
+        if child.edges is None:
+            raise RuntimeError(
+                f"the graph behind {child.made_by} of shape {child.shape} was already consumed by an earlier backward(): "
+                "compute the value again, or add the losses and call backward() once"
+            )
+        for parent, _ in child.edges:
+            if parent not in seen:
+                seen.add(parent)
+                stack.append(parent)
+    return seen
+
+
+def _like(g: Any, array: Any) -> Any:
+    """Give a gradient the shape and dtype of its array: add up the copies that broadcasting made of each element."""
+    shape = array.shape
+    if g.shape != shape:
+        extra = g.ndim - len(shape)
+        axes = [*range(extra), *(i + extra for i, n in enumerate(shape) if n == 1 and g.shape[i + extra] != 1)]
+        g = g.sum(axis=tuple(axes), keepdims=True).reshape(shape)
+    return g if g.dtype == array.dtype else g.astype(array.dtype)
