@@ -1,0 +1,78 @@
+"""Save and load a run: weights, optimizer and counters in one safetensors file, which cannot execute anything.
+
+A checkpoint is written to a temporary file, forced to disk and renamed, so that there is a whole one at any moment.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from .nn import Module
+from .optim import SGD
+
+FORMAT = "minitorch_alex 1"
+
+
+class CheckpointError(Exception):
+    """The file is no checkpoint, is damaged, or does not fit. The message says which."""
+
+
+def save_checkpoint(path: Path, network: Module, optimizer: SGD, info: dict[str, Any]) -> None:
+    """Write the network's and the optimizer's arrays, and `info` (anything that JSON can hold), to `path`."""
+    arrays = {f"model.{name}": a for name, a in network.state_dict().items()}
+    arrays |= {f"optimizer.{name}": a for name, a in optimizer.state_dict().items()}
+    # safetensors writes whatever lies in memory, in the wrong order if an array is not contiguous
+    arrays = {name: numpy.ascontiguousarray(a).reshape(a.shape) for name, a in arrays.items()}
+    write_whole(path, save(arrays, metadata={"format": FORMAT, "info": json.dumps(info)}))
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Replace `path` by `content` in one step: after a crash there is the old file or the new one, never half of one."""
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read_checkpoint(path: Path) -> tuple[dict[str, numpy.ndarray], dict[str, Any]]:
+    """(arrays, info) of a checkpoint file."""
+    try:
+        with safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: there is no checkpoint there") from None
+    except (SafetensorError, OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: not a readable checkpoint, perhaps truncated ({error})") from None
+    if metadata.get("format") != FORMAT:
+        raise CheckpointError(f"{path}: a safetensors file, but not a checkpoint of minitorch_alex")
+    try:
+        return arrays, json.loads(metadata["info"])
+    except (KeyError, ValueError) as error:
+        raise CheckpointError(f"{path}: the checkpoint's own description is damaged ({error})") from None
+
+
+def restore(path: Path, arrays: dict[str, numpy.ndarray], network: Module, optimizer: SGD | None = None) -> None:
+    """Put a checkpoint's arrays into a network and, if given, its optimizer. Either all fits or nothing changes."""
+    try:
+        network.load_state_dict(_part(arrays, "model."))
+        if optimizer is not None:
+            optimizer.load_state_dict(_part(arrays, "optimizer."))
+    except ValueError as error:
+        raise CheckpointError(f"{path}: this checkpoint belongs to another model: {error}") from None
+
+
+def _part(arrays: dict[str, numpy.ndarray], prefix: str) -> dict[str, numpy.ndarray]:
+    return {name.removeprefix(prefix): a for name, a in arrays.items() if name.startswith(prefix)}

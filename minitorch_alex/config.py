@@ -1,0 +1,123 @@
+"""The settings of a training run: defaults, over which goes a TOML file, over which goes the command line."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tomllib
+from dataclasses import asdict, dataclass, field, fields
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from .models import MODELS
+
+SCHEDULES = ("constant", "step", "plateau")
+
+
+class ConfigError(Exception):
+    """A setting is unknown or makes no sense. The message says which and why."""
+
+
+def _setting(default: Any, help: str, **options: Any) -> Any:
+    metadata = {"help": help, **options}
+    if isinstance(default, list):
+        return field(default_factory=lambda: list(default), metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+@dataclass
+class Config:
+    """Every setting of a run, with the defaults for the digits."""
+
+    data: str = _setting("digits", "digits (embedded), cifar10 (downloaded once), or a folder with CIFAR-10 in it")
+    model: str = _setting("alexnet_small", "the network", choices=list(MODELS))
+    backend: str = _setting(
+        "auto",
+        "who computes: numpy (plain), numba (fast on a CPU), cupy (NVIDIA GPU), or auto for the best there is",
+        choices=["auto", "numpy", "numba", "cupy"],
+    )
+    epochs: int = _setting(30, "how often to go through the training images")
+    batch_size: int = _setting(64, "how many images each step looks at")
+    lr: float = _setting(0.02, "learning rate: how far a step goes")
+    momentum: float = _setting(0.9, "how much of the last step's motion goes on")
+    weight_decay: float = _setting(0.0005, "how strongly weights are pulled towards 0 (biases are not)")
+    sgd: str = _setting("paper", "where the learning rate enters: the velocity (paper) or the step (torch)",
+                        choices=["paper", "torch"])  # fmt: skip
+    schedule: str = _setting("step", "when the learning rate drops tenfold: never (constant), at the milestones (step), "
+                             "or whenever the held-out error stops falling, three times (plateau)",
+                             choices=list(SCHEDULES))  # fmt: skip
+    milestones: list[int] = _setting([20, 27], "epochs after which 'step' drops the learning rate")
+    patience: int = _setting(5, "epochs without progress that 'plateau' waits for")
+    seed: int = _setting(0, "start of every random choice: same seed, same run")
+    workers: int = _setting(1, "threads that prepare images in the background")
+
+    def check(self) -> Config:
+        """Refuse values that cannot be meant. Returns itself."""
+        for f in fields(self):
+            value, kind = getattr(self, f.name), f.type
+            if kind == "list[int]":
+                sound = isinstance(value, list) and all(type(v) is int and v >= 1 for v in value)
+                _require(sound, f.name, value, "a list of whole numbers from 1 up")
+            elif kind == "int":
+                least = 0 if f.name in ("seed", "patience") else 1
+                _require(type(value) is int and value >= least, f.name, value, f"a whole number from {least} up")
+            elif kind == "float":
+                sound = type(value) in (int, float) and 0 <= value < float("inf")
+                _require(sound and (f.name != "lr" or value > 0), f.name, value, "a number above 0" if f.name == "lr" else
+                         "a number from 0 up")  # fmt: skip
+                setattr(self, f.name, float(value))
+            else:
+                _require(isinstance(value, str), f.name, value, "text")
+                choices = f.metadata.get("choices")
+                _require(not choices or value in choices, f.name, value, "one of " + ", ".join(choices or ()))
+        _require(self.momentum < 1, "momentum", self.momentum, "below 1")
+        return self
+
+    def to_toml(self) -> str:
+        """As a file that --config can read back."""
+        return "".join(f"{name} = {json.dumps(value)}\n" for name, value in asdict(self).items())
+
+
+def _require(condition: bool, name: str, value: Any, what: str) -> None:
+    if not condition:
+        raise ConfigError(f"{flag(name)} must be {what}, not {value!r}")
+
+
+def flag(name: str) -> str:
+    """What a setting is called on the command line."""
+    return "--" + name.replace("_", "-")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """One option per setting. What is not given stays absent, so that a file's value can show through."""
+    kinds = {"int": int, "float": float, "str": str, "list[int]": int}
+    for f in fields(Config):
+        default = f.default if isinstance(f.default, (str, int, float)) else [20, 27]
+        shown = " ".join(map(str, default)) if isinstance(default, list) else default
+        parser.add_argument(
+            flag(f.name),
+            type=kinds[str(f.type)],
+            nargs="*" if f.type == "list[int]" else None,
+            choices=f.metadata.get("choices"),
+            default=argparse.SUPPRESS,
+            metavar=None if f.metadata.get("choices") else {"str": "WHERE", "int": "N", "float": "X"}.get(str(f.type), "N"),
+            help=f"{f.metadata['help']} (default: {shown})".replace("%", "%%"),
+        )
+
+
+def read_file(path: str) -> dict[str, Any]:
+    """The settings in a TOML file, or in the recipe of that name that comes with the package."""
+    recipe = resources.files(__package__).joinpath("recipes", f"{path}.toml")
+    try:
+        text = recipe.read_text() if recipe.is_file() and not Path(path).exists() else Path(path).read_text()
+        settings = tomllib.loads(text)
+    except OSError as error:
+        raise ConfigError(f"--config {path}: cannot be read ({error.strerror})") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"--config {path}: not a TOML file ({error})") from None
+    unknown = sorted(set(settings) - {f.name for f in fields(Config)})
+    if unknown:
+        known = ", ".join(f.name for f in fields(Config))
+        raise ConfigError(f"--config {path}: unknown setting {', '.join(unknown)}; there are {known}")
+    return settings

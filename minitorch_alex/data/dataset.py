@@ -1,0 +1,87 @@
+"""A data set in memory: training and test images as bytes, their labels, and how to turn bytes into network input."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy
+
+from ..philox import generator, key
+from .augmentation import Augmentation
+
+
+class DataError(Exception):
+    """The data asked for is not there or not what it should be. The message says what to do."""
+
+
+@dataclass
+class Preprocessing:
+    """x = (pixel - mean) / std, one mean and std per channel. It travels with the weights, which mean nothing without."""
+
+    mean: list[float]
+    std: list[float]
+
+    def __call__(self, images: numpy.ndarray) -> numpy.ndarray:
+        """uint8 (N, C, H, W) -> float32."""
+        shape = (1, -1, 1, 1)
+        mean, std = (numpy.array(v, "float32").reshape(shape) for v in (self.mean, self.std))
+        return (images - mean) / std
+
+    @classmethod
+    def of(cls, images: numpy.ndarray) -> Preprocessing:
+        """The statistics of these images. Channels that never change are left at their scale."""
+        pixels = images.reshape(*images.shape[:2], -1)
+        mean = pixels.mean(axis=(0, 2), dtype="float64")
+        square = numpy.array([(pixels[:, c].astype("float32") ** 2).mean(dtype="float64") for c in range(len(mean))])
+        std = numpy.sqrt(numpy.maximum(square - mean**2, 0))
+        return cls([round(float(m), 4) for m in mean], [round(float(s), 4) or 1.0 for s in std])
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass
+class Dataset:
+    """Images uint8 (N, C, H, W), labels int64 (N,), and the names of the classes."""
+
+    name: str
+    classes: list[str]
+    train_images: numpy.ndarray
+    train_labels: numpy.ndarray
+    test_images: numpy.ndarray
+    test_labels: numpy.ndarray
+    augmentation: Augmentation
+    note: str = ""
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        return self.train_images.shape[1:]  # type: ignore[return-value]
+
+
+def load(source: str, cache: str | Path | None = None) -> Dataset:
+    """'digits' (embedded), 'cifar10' (downloaded once) or a folder with CIFAR-10's files in it."""
+    from . import cifar10, digits
+
+    if source == "digits":
+        return digits.load()
+    if source == "cifar10":
+        return cifar10.load(cifar10.find_or_download(cache))
+    folder = Path(source)
+    if not folder.is_dir():
+        kind = "is a file, not a folder" if folder.exists() else "does not exist"
+        raise DataError(f"--data {source}: that folder {kind}. Give digits, cifar10, or a folder with CIFAR-10 in it")
+    return cifar10.load(folder)
+
+
+def stratified_split(labels: numpy.ndarray, test_fraction: float, seed: int) -> tuple[numpy.ndarray, numpy.ndarray]:
+    """Indices for training and for testing, with the same share of every class among the test ones."""
+    train, test = [], []
+    for label in numpy.unique(labels):
+        members = numpy.flatnonzero(labels == label)
+        members = members[generator(key("split", seed), (0, int(label))).permutation(len(members))]
+        cut = round(len(members) * test_fraction)
+        test.append(members[:cut])
+        train.append(members[cut:])
+    return numpy.sort(numpy.concatenate(train)), numpy.sort(numpy.concatenate(test))

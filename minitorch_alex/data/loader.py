@@ -1,0 +1,70 @@
+"""Batches for training, prepared by background threads while the network computes."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import numpy
+
+from .. import philox
+from .augmentation import Augmentation
+from .dataset import Preprocessing
+
+Batch = tuple[numpy.ndarray, numpy.ndarray]
+
+
+class Loader:
+    """Shuffled, augmented, normalised batches (images float32 (N, C, H, W), labels int64 (N,)).
+
+    Which batch comes at which place of which epoch is a function of the seed alone, so a run can be taken up in the
+    middle of an epoch by knowing two numbers, and the number of threads changes nothing.
+    """
+
+    def __init__(
+        self,
+        images: numpy.ndarray,
+        labels: numpy.ndarray,
+        batch_size: int,
+        preprocessing: Preprocessing,
+        augmentation: Augmentation,
+        seed: int,
+        workers: int = 1,
+        prefetch: int = 2,
+    ) -> None:
+        if batch_size < 1 or workers < 1 or prefetch < 1:
+            raise ValueError(f"Loader: batch_size, workers and prefetch are at least 1, got {batch_size, workers, prefetch}")
+        self.images, self.labels, self.batch_size = images, labels, batch_size
+        self.preprocessing, self.augmentation, self.seed = preprocessing, augmentation, seed
+        self.workers, self.prefetch = workers, prefetch
+
+    def __len__(self) -> int:
+        """Batches in an epoch; the last may be smaller."""
+        return -(-len(self.images) // self.batch_size)
+
+    def order(self, epoch: int) -> numpy.ndarray:
+        """The image numbers in the order in which this epoch visits them."""
+        return philox.generator(philox.key("shuffle", self.seed), (epoch, 0)).permutation(len(self.images))
+
+    def batch(self, epoch: int, indices: numpy.ndarray) -> Batch:
+        """Prepare the images with these numbers."""
+        images = self.augmentation(self.images[indices], self.seed, epoch, indices)
+        return self.preprocessing(images), self.labels[indices]
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """The batches of one epoch from number `start` on, a few of them prepared in advance."""
+        order = self.order(epoch)
+        parts = iter([order[i : i + self.batch_size] for i in range(0, len(order), self.batch_size)][start:])
+        waiting: deque[Future[Batch]] = deque()
+        with ThreadPoolExecutor(self.workers, thread_name_prefix="loader") as pool:
+            try:
+                for part in parts:
+                    waiting.append(pool.submit(self.batch, epoch, part))
+                    if len(waiting) > self.prefetch:
+                        yield waiting.popleft().result()
+                while waiting:
+                    yield waiting.popleft().result()
+            finally:
+                for future in waiting:
+                    future.cancel()

@@ -1,0 +1,209 @@
+"""Check gradients against finite differences, and say what is wrong when they differ.
+
+For y = f(x) and a random v, backward() gives g = J^T v in one sweep. Moving one element of x by a tiny e both ways gives
+the same number the slow way: g_i = (v . f(x + e_i) - v . f(x - e_i)) / 2e, up to e^2. v is random because with v = 1
+a gradient that is wrong but adds up right would pass.
+
+What a check cannot see: a forward pass that is wrong in a consistent way. Kernels are compared with loops for that.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy
+
+from . import backends
+from .nn import Module, Parameter
+from .tensor import Tensor, no_grad
+
+
+@dataclass
+class Mismatch:
+    """One element whose gradient is wrong."""
+
+    input: int
+    index: tuple[int, ...]
+    analytic: float
+    numeric: float
+    error: float
+    cause: str
+
+    def __str__(self) -> str:
+        return (
+            f"input {self.input} at {self.index}: backward() says {self.analytic:.8g}, finite differences say "
+            f"{self.numeric:.8g} (error {self.error:.1e}); {self.cause}"
+        )
+
+
+@dataclass
+class Report:
+    """What a gradient check found. True if everything agreed."""
+
+    function: str
+    checked: int = 0
+    worst: float = 0.0
+    mismatches: list[Mismatch] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        return not self.mismatches
+
+    def __repr__(self) -> str:
+        head = f"gradcheck of {self.function}: {self.checked} elements, largest error {self.worst:.1e}"
+        if self:
+            return head + ", all agree"
+        shown = sorted(self.mismatches, key=lambda m: -m.error)[:5]
+        return "\n".join([f"{head}, {len(self.mismatches)} disagree, the worst of them:", *(f"  {m}" for m in shown)])
+
+
+def gradcheck(
+    function: Callable[..., Tensor],
+    *inputs: Any,
+    eps: float = 1e-5,
+    rtol: float = 1e-6,
+    atol: float = 1e-8,
+    samples: int | None = None,
+    seed: int = 0,
+    backend: str | None = None,
+    allow_float32: bool = False,
+) -> Report:
+    """Compare backward() through function(*inputs) with central differences, for every floating-point input.
+
+    inputs: arrays or tensors (float64; whole-number inputs are passed on unchecked), or shapes as tuples, for which
+    `separated` values are made: random, apart from each other and away from 0, so that no kink lies within eps.
+    float32 is refused unless `allow_float32`: its differences drown in rounding, so set eps (1e-3) and rtol to match.
+
+    samples=k checks k random elements per input, and all of them together along one random direction.
+
+    An element agrees if |analytic - numeric| <= atol + rtol * max(|analytic|, |numeric|); atol is in units of the largest
+    gradient of that input.
+    """
+    home = backends.get(backend) if backend is not None else backends.current()
+    rng = numpy.random.default_rng(seed)
+    arrays = [_prepare(a, rng, allow_float32) for a in inputs]
+    checked = [i for i, a in enumerate(arrays) if a.dtype.kind == "f"]
+    report = Report(getattr(function, "__name__", type(function).__name__))
+    if not checked:
+        raise TypeError("gradcheck: none of the inputs is floating-point, so there is nothing to check")
+
+    leaves = [Tensor(a.copy(), backend=home, requires_grad=i in checked) for i, a in enumerate(arrays)]
+    out = function(*leaves)
+    v = rng.standard_normal(out.shape)
+    if not out.requires_grad:
+        raise ValueError("gradcheck: the output does not depend on any input that requires a gradient")
+    out.backward(home.asarray(v.astype(out.dtype)))
+    analytic = [
+        numpy.zeros(a.shape) if t.grad is None else t.grad.numpy().astype("float64")
+        for t, a in zip(leaves, arrays, strict=True)
+    ]
+
+    def value(changed: int, array: numpy.ndarray) -> float:
+        with no_grad():
+            result = function(*(Tensor(array if i == changed else a, backend=home) for i, a in enumerate(arrays)))
+        return float((result.numpy().astype("float64") * v).sum())
+
+    unrepeatable = value(-1, arrays[0]) != value(-1, arrays[0])
+    for i in checked:
+        _check_input(report, i, arrays[i], analytic[i], value, rng, eps, rtol, atol, samples, unrepeatable)
+    return report
+
+
+def gradcheck_module(module: Module, *inputs: Any, **settings: Any) -> Report:
+    """gradcheck of a layer or network, its parameters being further inputs after `inputs`. It becomes float64 for good."""
+    module.double()
+    places = [(m, name) for _, m in module.named_modules() for name, p in vars(m).items() if isinstance(p, Parameter)]
+    parameters = [vars(m)[name] for m, name in places]
+
+    def call(*tensors: Tensor) -> Tensor:
+        try:
+            for (m, name), t in zip(places, tensors[len(inputs) :], strict=True):
+                setattr(m, name, t)
+            return module(*tensors[: len(inputs)])
+        finally:
+            for (m, name), p in zip(places, parameters, strict=True):
+                setattr(m, name, p)
+
+    call.__name__ = type(module).__name__
+    return gradcheck(call, *inputs, *(p.numpy() for p in parameters), **settings)
+
+
+def separated(shape: tuple[int, ...], rng: numpy.random.Generator) -> numpy.ndarray:
+    """Random float64 values that are at least 1/n apart and at least 1/2n from 0 (n elements, in about -1 ... 1)."""
+    n = math.prod(shape)
+    return ((rng.permutation(n) - n // 2 + 0.5) * 2 / max(n, 1)).reshape(shape)
+
+
+def _prepare(value: Any, rng: numpy.random.Generator, allow_float32: bool) -> numpy.ndarray:
+    if isinstance(value, tuple) and all(isinstance(n, int) for n in value):
+        return separated(value, rng)
+    array = value.numpy() if isinstance(value, Tensor) else numpy.asarray(value)
+    if array.dtype.kind == "f" and array.dtype != "float64" and not allow_float32:
+        raise TypeError(
+            f"gradcheck: the input is {array.dtype}, whose rounding hides what is to be seen: pass float64 "
+            "(.double()), or allow_float32=True with eps and rtol to match"
+        )
+    return array
+
+
+def _check_input(report, i, array, analytic, value, rng, eps, rtol, atol, samples, unrepeatable) -> None:
+    """Check input i: every element, or `samples` of them and one direction through all."""
+    everywhere = list(numpy.ndindex(array.shape))
+    if samples is not None and samples < len(everywhere):
+        places = [everywhere[k] for k in rng.choice(len(everywhere), samples, replace=False)]
+        direction = rng.standard_normal(array.shape)
+        up, down = value(i, array + eps * direction), value(i, array - eps * direction)
+        expected, found = float((analytic * direction).sum()), (up - down) / (2 * eps)
+        scale = math.sqrt(float((analytic**2).sum()))
+        error = abs(expected - found) / max(abs(expected), abs(found), scale, 1e-300)
+        report.worst = max(report.worst, error)
+        if not error <= 10 * rtol + atol:
+            cause = "along a random direction through all elements at once, so some element that was not sampled is wrong"
+            report.mismatches.append(Mismatch(i, (), expected, found, error, cause))
+    else:
+        places = everywhere
+    wrong = []
+    scale = float(numpy.abs(analytic).max()) if analytic.size else 0.0
+    middle = value(i, array)
+    for place in places:
+        up, down = (value(i, _moved(array, place, step)) for step in (eps, -eps))
+        numeric = (up - down) / (2 * eps)
+        size = max(abs(analytic[place]), abs(numeric))
+        error = abs(analytic[place] - numeric) / (size or 1.0)
+        report.checked += 1
+        if not abs(analytic[place] - numeric) <= atol * max(scale, size, 1e-300) + rtol * size:  # not <=, to catch NaN
+            kink = abs((up - middle) - (middle - down)) / eps > 1e-2 * max(size, 1e-300)
+            wrong.append(Mismatch(i, place, float(analytic[place]), numeric, error, "kink" if kink else ""))
+            report.worst = max(report.worst, error)
+        elif size > atol * scale:
+            report.worst = max(report.worst, error)
+    cause = _suspect(wrong, array.dtype, unrepeatable)
+    for m in wrong:
+        m.cause = "suspected: " + ("a kink within eps (ReLU at 0, tied maxima)" if m.cause else cause)
+    report.mismatches += wrong
+
+
+def _moved(array: numpy.ndarray, place: tuple[int, ...], step: float) -> numpy.ndarray:
+    moved = array.copy()
+    moved[place] += step
+    return moved
+
+
+def _suspect(wrong: list[Mismatch], dtype: numpy.dtype, unrepeatable: bool) -> str:
+    """What the pattern of errors looks like."""
+    if unrepeatable:
+        return "the function gives another value each time it is called (dropout whose mask is not fixed?)"
+    if dtype != "float64":
+        return "float32: differences this small drown in rounding; check in float64"
+    ratios = [m.analytic / m.numeric if m.numeric else math.inf for m in wrong]
+    if all(m.analytic == 0 for m in wrong):
+        return "no gradient arrives: an input that the gradient function forgot, or a detach()"
+    if ratios and all(math.isclose(r, ratios[0], rel_tol=1e-3) for r in ratios):
+        return f"a factor of {ratios[0]:.4g} everywhere: a sign, or a count that is divided by twice or not at all"
+    if all(abs(m.analytic) <= abs(m.numeric) * (1 + 1e-6) for m in wrong):
+        return "too small: contributions are lost, such as = where += is meant, or a sum over broadcast copies"
+    return "the derivative itself, or its elements in the wrong order"
+
+

@@ -1,0 +1,78 @@
+"""Pictures of a run. Each function returns a Matplotlib Figure, which a notebook shows and `save` writes.
+
+Figures are made without pyplot, so nothing here touches Matplotlib's backend or its global state.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+TRAIN, TEST = "#3b6fb6", "#c8553d"
+
+
+def curves(log: Sequence[dict[str, Any]], classes: int) -> Figure:
+    """Loss and error against epochs, from the lines of a log.jsonl."""
+    from matplotlib.figure import Figure
+
+    epochs = [line for line in log if "test_top1" in line]
+    steps = [line for line in log if "loss" in line and "test_top1" not in line]
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    if steps:
+        left.plot([line["at"] for line in steps], [line["loss"] for line in steps], color=TRAIN, alpha=0.25, lw=0.8)
+    number = [line["epoch"] for line in epochs]
+    marker = "o" if len(epochs) < 60 else None
+    left.plot(number, [line["train_loss"] for line in epochs], color=TRAIN, marker=marker, ms=3, label="training")
+    left.plot(number, [line["test_loss"] for line in epochs], color=TEST, marker=marker, ms=3, label="held out")
+    left.axhline(math.log(classes), color="grey", ls=":", label=f"knowing nothing: ln {classes}")
+    left.set(xlabel="epoch", ylabel="cross entropy (nats)", title="Loss", yscale="log")
+    left.legend()
+    for name, label, color in (("test_top1", "top-1", TEST), ("test_top5", "top-5", "#e3a857")):
+        right.plot(number, [100 * (1 - line[name]) for line in epochs], color=color, marker=marker, ms=3, label=label)
+    title = f"Error on held-out images (last top-1: {100 * (1 - epochs[-1]['test_top1']):.2f} %)" if epochs else "Error"
+    right.set(xlabel="epoch", ylabel="error (%)", title=title)
+    right.set_ylim(bottom=0)
+    if epochs:
+        right.legend()
+    for axes in (left, right):
+        axes.grid(alpha=0.3)
+    return figure
+
+
+def filters(weights: numpy.ndarray, title: str = "First-layer filters") -> Figure:
+    """Convolution filters (F, C, R, S) as small pictures: in colour if C is 3, else the first channel.
+
+    Each filter is stretched to the full range by itself, with 0 as mid-grey. The paper's Figure 3.
+    """
+    from matplotlib.figure import Figure
+
+    count = len(weights)
+    columns = min(16, max(1, math.ceil(math.sqrt(2 * count))))
+    rows = math.ceil(count / columns)
+    figure = Figure(figsize=(0.6 * columns + 0.4, 0.6 * rows + 0.7), layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False)
+    largest = numpy.abs(weights).reshape(count, -1).max(axis=1).reshape(-1, 1, 1, 1)
+    pictures = 0.5 + weights / (2 * numpy.maximum(largest, 1e-12))
+    for i, axes in enumerate(grid.flat):
+        axes.axis("off")
+        if i < count:
+            picture = pictures[i].transpose(1, 2, 0) if weights.shape[1] == 3 else pictures[i, 0]
+            axes.imshow(picture, cmap="gray", vmin=0, vmax=1)
+    figure.suptitle(title)
+    return figure
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write the figure to a file, of the kind that its name ends in."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    FigureCanvasAgg(figure)
+    figure.savefig(path, dpi=120)

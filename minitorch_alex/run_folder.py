@@ -1,0 +1,61 @@
+"""The folder that a training run leaves behind: settings, log, checkpoint, pictures."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from .checkpoint import write_whole
+from .config import Config
+
+
+class RunFolder:
+    """config.toml, log.jsonl, checkpoint.safetensors, curves.png and filters.png of one run."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.config, self.log_file = path / "config.toml", path / "log.jsonl"
+        self.checkpoint = path / "checkpoint.safetensors"
+        self.curves, self.filters = path / "curves.png", path / "filters.png"
+
+    @classmethod
+    def unused(cls, data: str) -> RunFolder:
+        """The first of runs/digits-001, runs/digits-002, ... that does not exist."""
+        stem = Path(data).name or "run"
+        number = 1
+        while (path := Path("runs") / f"{stem}-{number:03}").exists():
+            number += 1
+        return cls(path)
+
+    def holds_something(self) -> bool:
+        return self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir()))
+
+    def create(self, config: Config) -> None:
+        self.path.mkdir(parents=True, exist_ok=True)
+        write_whole(self.config, config.to_toml().encode())
+        write_whole(self.log_file, b"")
+
+    def log(self, **line: Any) -> None:
+        """Append one line to the log."""
+        with self.log_file.open("a") as file:
+            file.write(json.dumps(line) + "\n")
+
+    def log_lines(self) -> list[dict[str, Any]]:
+        """The log's lines; a last one that was cut off in the middle is left out."""
+        lines = []
+        for text in self.log_file.read_text().splitlines():
+            try:
+                lines.append(json.loads(text))
+            except ValueError:
+                break
+        return lines
+
+    def rewind_log(self, step: int, epochs: int) -> None:
+        """Drop what was logged after a checkpoint that was made after `step` steps and `epochs` whole epochs."""
+        kept = [
+            line
+            for line in self.log_lines()
+            if (line["epoch"] <= epochs if "test_top1" in line else line["step"] <= step)
+        ]
+        write_whole(self.log_file, "".join(json.dumps(line) + "\n" for line in kept).encode())
