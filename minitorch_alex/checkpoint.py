@@ -34,7 +34,7 @@ def save_checkpoint(path: Path, network: Module, optimizer: SGD, info: dict[str,
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Replace `path` by `content` in one step: after a crash there is the old file or the new one, never half of one."""
+    """Replace `path` by `content` in one step: after a crash there is the old file or the new one."""
     temporary = path.with_name(path.name + ".tmp")
     try:
         with temporary.open("wb") as file:

@@ -42,11 +42,17 @@ class Config:
     lr: float = _setting(0.02, "learning rate: how far a step goes")
     momentum: float = _setting(0.9, "how much of the last step's motion goes on")
     weight_decay: float = _setting(0.0005, "how strongly weights are pulled towards 0 (biases are not)")
-    sgd: str = _setting("paper", "where the learning rate enters: the velocity (paper) or the step (torch)",
-                        choices=["paper", "torch"])  # fmt: skip
-    schedule: str = _setting("step", "when the learning rate drops tenfold: never (constant), at the milestones (step), "
-                             "or whenever the held-out error stops falling, three times (plateau)",
-                             choices=list(SCHEDULES))  # fmt: skip
+    sgd: str = _setting(
+        "paper",
+        "where the learning rate enters: the velocity (paper) or the step (torch)",
+        choices=["paper", "torch"],
+    )
+    schedule: str = _setting(
+        "step",
+        "when the learning rate drops tenfold: never (constant), at the milestones (step), or whenever the held-out "
+        "error stops falling, three times (plateau)",
+        choices=list(SCHEDULES),
+    )
     milestones: list[int] = _setting([20, 27], "epochs after which 'step' drops the learning rate")
     patience: int = _setting(5, "epochs without progress that 'plateau' waits for")
     seed: int = _setting(0, "start of every random choice: same seed, same run")
@@ -64,13 +70,13 @@ class Config:
                 _require(type(value) is int and value >= least, f.name, value, f"a whole number from {least} up")
             elif kind == "float":
                 sound = type(value) in (int, float) and 0 <= value < float("inf")
-                _require(sound and (f.name != "lr" or value > 0), f.name, value, "a number above 0" if f.name == "lr" else
-                         "a number from 0 up")  # fmt: skip
+                _require(sound, f.name, value, "a number from 0 up")
                 setattr(self, f.name, float(value))
             else:
                 _require(isinstance(value, str), f.name, value, "text")
                 choices = f.metadata.get("choices")
                 _require(not choices or value in choices, f.name, value, "one of " + ", ".join(choices or ()))
+        _require(self.lr > 0, "lr", self.lr, "above 0")
         _require(self.momentum < 1, "momentum", self.momentum, "below 1")
         return self
 
@@ -93,7 +99,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """One option per setting. What is not given stays absent, so that a file's value can show through."""
     kinds = {"int": int, "float": float, "str": str, "list[int]": int}
     for f in fields(Config):
-        default = f.default if isinstance(f.default, (str, int, float)) else [20, 27]
+        default = getattr(Config(), f.name)
         shown = " ".join(map(str, default)) if isinstance(default, list) else default
         parser.add_argument(
             flag(f.name),
@@ -101,7 +107,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             nargs="*" if f.type == "list[int]" else None,
             choices=f.metadata.get("choices"),
             default=argparse.SUPPRESS,
-            metavar=None if f.metadata.get("choices") else {"str": "WHERE", "int": "N", "float": "X"}.get(str(f.type), "N"),
+            metavar=None
+            if f.metadata.get("choices")
+            else {"str": "WHERE", "int": "N", "float": "X"}.get(str(f.type), "N"),
             help=f"{f.metadata['help']} (default: {shown})".replace("%", "%%"),
         )
 

@@ -1,8 +1,8 @@
 """Check gradients against finite differences, and say what is wrong when they differ.
 
-For y = f(x) and a random v, backward() gives g = J^T v in one sweep. Moving one element of x by a tiny e both ways gives
-the same number the slow way: g_i = (v . f(x + e_i) - v . f(x - e_i)) / 2e, up to e^2. v is random because with v = 1
-a gradient that is wrong but adds up right would pass.
+For y = f(x) and a random v, backward() gives g = J^T v in one sweep. Moving one element of x by a tiny e both ways
+gives the same number the slow way: g_i = (v . f(x + e_i) - v . f(x - e_i)) / 2e, up to e^2. v is random because with
+v = 1 a gradient that is wrong but adds up right would pass.
 
 What a check cannot see: a forward pass that is wrong in a consistent way. Kernels are compared with loops for that.
 """
@@ -78,8 +78,8 @@ def gradcheck(
 
     samples=k checks k random elements per input, and all of them together along one random direction.
 
-    An element agrees if |analytic - numeric| <= atol + rtol * max(|analytic|, |numeric|); atol is in units of the largest
-    gradient of that input.
+    An element agrees if |analytic - numeric| <= atol + rtol * max(|analytic|, |numeric|); atol is in units of the
+    largest gradient of that input.
     """
     home = backends.get(backend) if backend is not None else backends.current()
     rng = numpy.random.default_rng(seed)
@@ -112,7 +112,7 @@ def gradcheck(
 
 
 def gradcheck_module(module: Module, *inputs: Any, **settings: Any) -> Report:
-    """gradcheck of a layer or network, its parameters being further inputs after `inputs`. It becomes float64 for good."""
+    """gradcheck of a layer or network, its parameters as further inputs. It becomes float64 for good."""
     module.double()
     places = [(m, name) for _, m in module.named_modules() for name, p in vars(m).items() if isinstance(p, Parameter)]
     parameters = [vars(m)[name] for m, name in places]
@@ -160,7 +160,9 @@ def _check_input(report, i, array, analytic, value, rng, eps, rtol, atol, sample
         error = abs(expected - found) / max(abs(expected), abs(found), scale, 1e-300)
         report.worst = max(report.worst, error)
         if not error <= 10 * rtol + atol:
-            cause = "along a random direction through all elements at once, so some element that was not sampled is wrong"
+            cause = (
+                "along a random direction through all elements at once, so some element that was not sampled is wrong"
+            )
             report.mismatches.append(Mismatch(i, (), expected, found, error, cause))
     else:
         places = everywhere
@@ -205,5 +207,3 @@ def _suspect(wrong: list[Mismatch], dtype: numpy.dtype, unrepeatable: bool) -> s
     if all(abs(m.analytic) <= abs(m.numeric) * (1 + 1e-6) for m in wrong):
         return "too small: contributions are lost, such as = where += is meant, or a sum over broadcast copies"
     return "the derivative itself, or its elements in the wrong order"
-
-

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy
 
@@ -44,6 +44,10 @@ _call = _CallDepth()
 class Module:
     """Base of all layers and networks. Write __init__ and forward; everything else looks at the attributes."""
 
+    if TYPE_CHECKING:  # layers are found under the names they were given
+
+        def __getattr__(self, name: str) -> Any: ...
+
     training = True
     path = ""  # where it stands in the network, such as "features.conv1": names its dropout masks and its errors
 
@@ -65,9 +69,9 @@ class Module:
         try:
             return self.forward(*inputs)
         except (ValueError, TypeError, IndexError) as error:
-            if self.path and not getattr(error, "layer", None):
-                error.layer = self.path  # type: ignore[attr-defined]
+            if self.path and not hasattr(error, "layer"):  # the innermost layer signs it
                 error.args = (f"{self.path} ({self!r}): {error}",)
+                error.layer = self.path  # type: ignore[union-attr]
             raise
 
     # -- what it is made of ---------------------------------------------------
@@ -145,7 +149,7 @@ class Module:
         return {name: numpy.array(t.numpy()) for name, t in state}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take the values from `state`, which must fit exactly; otherwise nothing changes and all misfits are listed."""
+        """Take the values from `state`. It must fit exactly: otherwise nothing changes and all misfits are listed."""
         mine: dict[str, Tensor] = {**dict(self.named_parameters()), **dict(self.named_buffers())}
         misfits = [f"missing {name}" for name in mine if name not in state]
         misfits += [f"unexpected {name}" for name in state if name not in mine]
@@ -177,12 +181,15 @@ class Sequential(Module):
     """Modules one after another: Sequential(a, b, ...) names them 0, 1, ...; Sequential({"conv1": a, ...}) as given."""
 
     def __init__(self, *layers: Any) -> None:
-        named = layers[0] if len(layers) == 1 and isinstance(layers[0], dict) else dict(enumerate(layers))
+        only = layers[0] if len(layers) == 1 else None
+        named = only if isinstance(only, dict) else dict(enumerate(layers))
         for name, layer in named.items():
             if not isinstance(layer, Module):
                 raise TypeError(f"Sequential: {name} is not a Module but {type(layer).__name__}")
             if hasattr(self, str(name)):
-                raise ValueError(f"Sequential: a layer cannot be called {name!r}, Module already has something of that name")
+                raise ValueError(
+                    f"Sequential: a layer cannot be called {name!r}, Module already has something of that name"
+                )
             setattr(self, str(name), layer)
 
     def layers(self) -> list[Module]:
@@ -230,7 +237,9 @@ class Conv2d(Module):
         bias: bool = True,
     ) -> None:
         if groups < 1 or in_channels % groups or out_channels % groups:
-            raise ValueError(f"Conv2d: groups={groups} must divide both {in_channels} channels and {out_channels} filters")
+            raise ValueError(
+                f"Conv2d: groups={groups} must divide both {in_channels} channels and {out_channels} filters"
+            )
         self.in_channels, self.out_channels = in_channels, out_channels
         self.kernel_size = pair("Conv2d", "kernel_size", kernel_size, 1)
         self.stride, self.padding, self.dilation, self.groups = stride, padding, dilation, groups
@@ -262,7 +271,9 @@ class MaxPool2d(Module):
         return F.max_pool2d(x, self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode)
 
     def extra_repr(self) -> str:
-        return f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}, ceil_mode={self.ceil_mode}"
+        return (
+            f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}, ceil_mode={self.ceil_mode}"
+        )
 
 
 class AvgPool2d(Module):
@@ -286,7 +297,9 @@ class AvgPool2d(Module):
         return F.avg_pool2d(x, self.kernel_size, self.stride, self.padding, self.ceil_mode, *counting)
 
     def extra_repr(self) -> str:
-        return f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}, ceil_mode={self.ceil_mode}"
+        return (
+            f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}, ceil_mode={self.ceil_mode}"
+        )
 
 
 class LocalResponseNorm(Module):
@@ -324,7 +337,9 @@ class _BatchNorm(Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if x.ndim not in self.dims:
-            raise ValueError(f"{type(self).__name__} takes inputs of {' or '.join(map(str, self.dims))} dimensions, got {x.shape}")
+            raise ValueError(
+                f"{type(self).__name__} takes inputs of {' or '.join(map(str, self.dims))} dimensions, got {x.shape}"
+            )
         momentum = self.momentum
         if self.training and self.num_batches_tracked is not None:
             count = int(self.num_batches_tracked) + 1

@@ -16,14 +16,14 @@ class SGD:
 
     g is the gradient, w the weight, v the velocity, e the learning rate, m the momentum, d the weight decay:
 
-        form="torch"   v <- m v + (1 - dampening) (g + d w)      w <- w - e v      (nesterov: w <- w - e (g + d w + m v))
+        form="torch"   v <- m v + (1 - dampening) (g + d w)      w <- w - e v      (nesterov: e (g + d w + m v))
         form="paper"   v <- m v - d e w - e g                    w <- w + v        (AlexNet, section 5)
 
     The two agree as long as the learning rate stays the same. They part when it drops: in the paper's form the velocity
     was gathered at the old rate and goes on at it, in PyTorch's it is scaled down at once.
 
-    `params` is an iterable of parameters, or of groups {"params": [...], "lr": ...} with settings of their own: AlexNet's
-    code has no decay and twice the rate on biases.
+    `params` is an iterable of parameters, or of groups {"params": [...], "lr": ...} with settings of their own:
+    AlexNet's code has no decay and twice the rate on biases.
     """
 
     SETTINGS = ("lr", "momentum", "dampening", "weight_decay", "nesterov", "form")
@@ -105,7 +105,9 @@ class SGD:
         for i, v in state.items():
             if i not in every or tuple(v.shape) != every[i].shape:
                 raise ValueError(f"SGD: the saved velocity {i} of shape {tuple(v.shape)} does not fit these parameters")
-        self.velocity = {every[i]: every[i].backend.asarray(v).astype(every[i].dtype, copy=True) for i, v in state.items()}
+        self.velocity = {
+            every[i]: every[i].backend.asarray(v).astype(every[i].dtype, copy=True) for i, v in state.items()
+        }
 
 
 def _check(group: dict[str, Any]) -> None:

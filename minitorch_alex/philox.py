@@ -132,5 +132,3 @@ def next_call(name: str) -> tuple[Key, Counter]:
     call = _place.calls.get(name, 0)
     _place.calls[name] = call + 1
     return key(name), (_place.step, call)
-
-

@@ -146,7 +146,9 @@ class Tensor:
 
     def __bool__(self) -> bool:
         if self.data.size != 1:
-            raise ValueError(f"the truth value of a tensor of shape {self.shape} is ambiguous: use .numpy().any() or .all()")
+            raise ValueError(
+                f"the truth value of a tensor of shape {self.shape} is ambiguous: use .numpy().any() or .all()"
+            )
         return bool(self.item())
 
     def __float__(self) -> float:
@@ -158,7 +160,7 @@ class Tensor:
     def __format__(self, spec: str) -> str:
         return format(self.item(), spec) if spec else repr(self)
 
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> numpy.ndarray:
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
         if self.requires_grad:
             raise TypeError(
                 "a NumPy function was given a Tensor that requires a gradient, which it would forget: use the function "
@@ -206,7 +208,9 @@ def tensor(data: Any, dtype: Any = None, requires_grad: bool = False) -> Tensor:
         if dtype is None:
             dtype = array.dtype if hasattr(data, "dtype") or array.dtype.kind != "f" else "float32"
         if numpy.dtype(dtype).name not in ("float32", "float64") and numpy.dtype(dtype).kind not in "iub":
-            raise TypeError(f"tensor(): {numpy.dtype(dtype)} is not supported: use float32, float64, integers or booleans")
+            raise TypeError(
+                f"tensor(): {numpy.dtype(dtype)} is not supported: use float32, float64, integers or booleans"
+            )
     except ValueError as error:
         raise ValueError(f"tensor(): the data is not a rectangular block of numbers ({error})") from None
     return Tensor(backend.asarray(array).astype(dtype, copy=True), backend=backend, requires_grad=requires_grad)
@@ -234,9 +238,13 @@ def op(function: Callable) -> Callable[..., Tensor]:
             raise type(error)(f"{name} of {shapes}: {error}") from error
         out = Tensor(value, backend=xp)
         if _recording.on:
-            wanted = [(t, g) for t, g in zip(inputs, gradients, strict=True) if isinstance(t, Tensor) and t.requires_grad]
+            wanted = [
+                (t, g) for t, g in zip(inputs, gradients, strict=True) if isinstance(t, Tensor) and t.requires_grad
+            ]
             if any(g is None for _, g in wanted):
-                raise TypeError(f"{name}: there is no gradient for one of the inputs that require it; detach() it first")
+                raise TypeError(
+                    f"{name}: there is no gradient for one of the inputs that require it; detach() it first"
+                )
             if wanted:
                 out.requires_grad, out.edges, out.made_by = True, tuple(wanted), name
         return out
@@ -246,7 +254,7 @@ def op(function: Callable) -> Callable[..., Tensor]:
 
 def _plain(xp: backends.Backend, value: Any) -> Any:
     """An input that is no Tensor: numbers stay Python numbers (they follow the tensor's dtype), lists become arrays."""
-    if value is None or isinstance(value, (bool, int, float)) and not isinstance(value, numpy.generic):
+    if value is None or (isinstance(value, (bool, int, float)) and not isinstance(value, numpy.generic)):
         return value
     return value.item() if isinstance(value, numpy.generic) else xp.asarray(value)
 
@@ -271,7 +279,7 @@ def _ancestors(t: Tensor) -> set[Tensor]:
         child = stack.pop()
         if child.edges is None:
             raise RuntimeError(
-                f"the graph behind {child.made_by} of shape {child.shape} was already consumed by an earlier backward(): "
+                f"the graph behind {child.made_by} of shape {child.shape} was consumed by an earlier backward(): "
                 "compute the value again, or add the losses and call backward() once"
             )
         for parent, _ in child.edges:

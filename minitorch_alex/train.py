@@ -45,13 +45,15 @@ def main(arguments: list[str] | None = None) -> int:
     """The command. Returns its exit status: 0 done, 2 something in the request is wrong, 130 interrupted."""
     parser = OneLineParser(
         prog="python -m minitorch_alex.train",
-        description="Train a network on images. With no option: a small AlexNet on handwritten digits, in half a minute.",
+        description="Train a network on images. With no option: a small AlexNet on handwritten digits, for seconds.",
         formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=30, width=100),
     )
     add_arguments(parser)
     parser.add_argument("--out", metavar="FOLDER", help="folder for the results (default: a new one under runs/)")
     parser.add_argument("--resume", metavar="FOLDER", help="go on with the run in this folder where it stopped")
-    parser.add_argument("--config", metavar="FILE", help="settings from a TOML file, or the recipe cifar10; options win")
+    parser.add_argument(
+        "--config", metavar="FILE", help="settings from a TOML file, or the recipe cifar10; options win"
+    )
     given = vars(parser.parse_args(arguments))
     out, resume, file = given.pop("out"), given.pop("resume"), given.pop("config")
     try:
@@ -119,7 +121,9 @@ def prepare_new(given: dict[str, Any], out: str | None, file: str | None) -> Run
 def prepare_resumed(path: str, given: dict[str, Any], other: str | None) -> Run:
     folder = RunFolder(Path(path))
     if other:
-        raise ConfigError(f"--resume goes on in its own folder with its own settings, so {other} cannot be given as well")
+        raise ConfigError(
+            f"--resume goes on in its own folder with its own settings, so {other} cannot be given as well"
+        )
     arrays, info = read_checkpoint(folder.checkpoint)
     before = {name: value for name, value in info["config"].items() if name in {f.name for f in fields(Config)}}
     for name, value in given.items():
@@ -194,8 +198,8 @@ def train(run: Run) -> int:
         finished = train_epoch(run, loader, stop)
         if not math.isfinite(progress.loss_sum):
             print(
-                f"train: the loss became {progress.loss_sum} in step {progress.step}: the learning rate {config.lr} is "
-                f"probably too high. The last good state stays in {run.folder.checkpoint}",
+                f"train: the loss became {progress.loss_sum} in step {progress.step}; the learning rate {config.lr} is "
+                f"probably too high. Nothing was saved after epoch {progress.epoch}.",
                 file=sys.stderr,
             )
             return 1
@@ -324,7 +328,9 @@ def draw(run: Run) -> None:
     plots.save(plots.curves(run.folder.log_lines(), len(run.dataset.classes)), run.folder.curves)
     first = next((p for _, p in run.network.named_parameters() if p.ndim == 4), None)
     if first is not None:
-        plots.save(plots.filters(first.numpy(), f"First-layer filters after {run.progress.step:,} steps"), run.folder.filters)
+        plots.save(
+            plots.filters(first.numpy(), f"First-layer filters after {run.progress.step:,} steps"), run.folder.filters
+        )
 
 
 if __name__ == "__main__":

@@ -8,10 +8,11 @@ from __future__ import annotations
 import functools
 import importlib
 import importlib.util
+from pathlib import Path
 
 from .numpy_backend import Backend
 
-__all__ = ["Backend", "available", "current", "get", "use", "why_not"]
+__all__ = ["Backend", "available", "current", "get", "kernel_folder", "use", "why_not"]
 
 # What each backend needs, and what to type when it is missing.
 NEEDS = {
@@ -59,4 +60,11 @@ def current() -> Backend:
     """The home of new tensors: what `use` chose, else numba where it is installed, else numpy."""
     if _current is None:
         use("numba" if why_not("numba") is None else "numpy")
-    return get(_current)  # type: ignore[arg-type]
+    return get(_current)
+
+
+def kernel_folder() -> Path:
+    """Where the CUDA sources are: in a checkout its own kernels/, so that edits count, else the installed ones."""
+    package = Path(__file__).resolve().parents[1]
+    checkout = package.parent / "kernels"
+    return checkout if (package.parent / "pyproject.toml").is_file() and checkout.is_dir() else package / "kernels"

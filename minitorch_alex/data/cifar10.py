@@ -1,4 +1,6 @@
-"""CIFAR-10: 60,000 photographs of 32 x 32 pixels in ten classes (Krizhevsky, "Learning Multiple Layers of Features", 2009).
+"""CIFAR-10: 60,000 photographs of 32 x 32 pixels in ten classes.
+
+Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009.
 
 Read from either of its official forms: the binary one (cifar-10-batches-bin: records of a label byte and 3072 pixel
 bytes) or the Python one (cifar-10-batches-py: pickles, opened by an unpickler that admits arrays and nothing else).
@@ -102,7 +104,7 @@ def _existing(path: Path) -> Path:
 def _read_binary(path: Path) -> tuple[numpy.ndarray, numpy.ndarray]:
     records = numpy.fromfile(path, "uint8")
     if not records.size or records.size % (PIXELS + 1):
-        raise DataError(f"{path}: {records.size} bytes are no whole number of records of {PIXELS + 1}; is it truncated?")
+        raise DataError(f"{path}: {records.size} bytes are no whole number of records of {PIXELS + 1}: truncated?")
     records = records.reshape(-1, PIXELS + 1)
     return _checked(path, records[:, 1:], records[:, 0].astype("int64"))
 
@@ -123,13 +125,13 @@ def _read_python(path: Path) -> tuple[numpy.ndarray, numpy.ndarray]:
 def _checked(path: Path, pixels: numpy.ndarray, labels: numpy.ndarray) -> tuple[numpy.ndarray, numpy.ndarray]:
     if getattr(pixels, "dtype", None) != "uint8" or pixels.shape != (len(labels), PIXELS):
         raise DataError(f"{path}: the pixels must be bytes of shape ({len(labels)}, {PIXELS})")
-    if len(labels) and not (0 <= labels.min() and labels.max() < len(CLASSES)):
+    if len(labels) and (labels.min() < 0 or labels.max() >= len(CLASSES)):
         raise DataError(f"{path}: labels must be 0 to 9, found {labels.min()} to {labels.max()}")
     return pixels.reshape(-1, 3, 32, 32), labels
 
 
 class _ArrayUnpickler(pickle.Unpickler):
-    """Opens pickles of dicts, lists, numbers, bytes and NumPy arrays. Whatever else they name is refused, not imported."""
+    """Opens pickles of dicts, lists, numbers, bytes and NumPy arrays. What else they name is refused, not imported."""
 
     def find_class(self, module: str, name: str) -> Any:
         if name == "_reconstruct" and module in ("numpy.core.multiarray", "numpy._core.multiarray"):

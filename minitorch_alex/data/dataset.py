@@ -18,7 +18,7 @@ class DataError(Exception):
 
 @dataclass
 class Preprocessing:
-    """x = (pixel - mean) / std, one mean and std per channel. It travels with the weights, which mean nothing without."""
+    """x = (pixel - mean) / std, one mean and std per channel. It travels with the weights."""
 
     mean: list[float]
     std: list[float]
@@ -57,7 +57,7 @@ class Dataset:
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        return self.train_images.shape[1:]  # type: ignore[return-value]
+        return self.train_images.shape[1:]
 
 
 def load(source: str, cache: str | Path | None = None) -> Dataset:

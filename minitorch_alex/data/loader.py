@@ -34,7 +34,8 @@ class Loader:
         prefetch: int = 2,
     ) -> None:
         if batch_size < 1 or workers < 1 or prefetch < 1:
-            raise ValueError(f"Loader: batch_size, workers and prefetch are at least 1, got {batch_size, workers, prefetch}")
+            got = (batch_size, workers, prefetch)
+            raise ValueError(f"Loader: batch_size, workers and prefetch are at least 1, got {got}")
         self.images, self.labels, self.batch_size = images, labels, batch_size
         self.preprocessing, self.augmentation, self.seed = preprocessing, augmentation, seed
         self.workers, self.prefetch = workers, prefetch

@@ -55,7 +55,8 @@ def probability(operation: str, p: Any) -> float:
 def tensor_of(operation: str, name: str, value: Any, dims: tuple[int, ...], layout: str) -> Tensor:
     """Insist on a floating-point Tensor with one of the numbers of dimensions given."""
     if not isinstance(value, Tensor):
-        raise TypeError(f"{operation}: {name} must be a Tensor {layout}, not {type(value).__name__}: tensor(...) makes one")
+        kind = type(value).__name__
+        raise TypeError(f"{operation}: {name} must be a Tensor {layout}, not {kind}: tensor(...) makes one")
     if value.data.dtype.kind != "f":
         raise TypeError(f"{operation}: {name} is {value.dtype}; convert it first, with .float()")
     if value.ndim not in dims:

@@ -144,7 +144,7 @@ def _clamp(xp, x, low, high):
 def where(condition: Any, input: Any, other: Any) -> Tensor:
     """`input` where the condition (booleans: a tensor or an array) holds, `other` elsewhere."""
     chosen = condition.data if isinstance(condition, Tensor) else condition
-    if getattr(chosen, "dtype", type(chosen)) != bool:
+    if not isinstance(chosen, bool) and getattr(chosen, "dtype", None) != "bool":
         raise TypeError("where: the condition must be booleans, such as x > 0")
     return _where(input, other, condition=chosen)
 

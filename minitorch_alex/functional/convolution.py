@@ -29,8 +29,8 @@ def conv2d(
         y[n, f, p, q] = bias[f] + sum over c, r, s of weight[f, c, r, s] * x[n, c, p*stride + r*dilation - padding, ...]
         P = floor((H + 2*padding - dilation*(R-1) - 1) / stride) + 1,    Q likewise
 
-    padding 'valid' is 0; 'same' keeps H x W at stride 1 (an odd surplus goes to the bottom and the right). With `groups`
-    the channels and the filters are split into that many parts that do not see each other: AlexNet's two columns.
+    padding 'valid' is 0; 'same' keeps H x W at stride 1 (an odd surplus goes to the bottom and the right). With
+    `groups` channels and filters are split into that many parts that do not see each other: AlexNet's two columns.
     """
     tensor_of("conv2d", "input", input, (3, 4), "(N, C, H, W) or (C, H, W)")
     tensor_of("conv2d", "weight", weight, (4,), "(F, C/groups, R, S)")

@@ -17,8 +17,8 @@ def matmul(input: Tensor, other: Tensor) -> Tensor:
     inner = input.shape[-1], other.shape[max(-2, -other.ndim)]
     if inner[0] != inner[1]:
         raise ValueError(
-            f"matmul: shapes {input.shape} and {other.shape} do not fit: the last size of the first, {inner[0]}, must be "
-            f"the {'only' if other.ndim == 1 else 'last but one'} size of the second, {inner[1]}"
+            f"matmul: shapes {input.shape} and {other.shape} do not fit: the last size of the first, {inner[0]}, must "
+            f"be the {'only' if other.ndim == 1 else 'last but one'} size of the second, {inner[1]}"
         )
     return _matmul(input, other)
 

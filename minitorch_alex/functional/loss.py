@@ -70,7 +70,9 @@ def _cross_entropy(xp, x, truth, dim, reduction, count):
     return _reduce(surprise, reduction, count), (grad_x, grad_truth)
 
 
-def nll_loss(input: Tensor, target: Any, weight: Any = None, *, ignore_index: int = -100, reduction: str = "mean") -> Tensor:
+def nll_loss(
+    input: Tensor, target: Any, weight: Any = None, *, ignore_index: int = -100, reduction: str = "mean"
+) -> Tensor:
     """-input[label]: cross entropy of scores that have been through log_softmax. Shapes and arguments as there."""
     _check_scores("nll_loss", input, reduction)
     theirs = target.data if isinstance(target, Tensor) else input.backend.asarray(target)
@@ -143,9 +145,8 @@ def _one_hot(operation: str, input: Tensor, labels: Any, ignore_index: int) -> t
     counts = labels != ignore_index
     wrong = counts & ((labels < 0) | (labels >= K))
     if wrong.any():
-        raise IndexError(
-            f"{operation}: label {int(labels[wrong].reshape(-1)[0])} is out of range: there are {K} classes, 0 to {K - 1}"
-        )
+        first = int(labels[wrong].reshape(-1)[0])
+        raise IndexError(f"{operation}: label {first} is out of range: there are {K} classes, 0 to {K - 1}")
     classes = xp.arange(K).reshape((K,) + (1,) * (input.ndim - 1 - dim))
     hot = (xp.expand_dims(labels, dim) == classes) & xp.expand_dims(counts, dim)
     return hot.astype(input.dtype), counts.astype(input.dtype)
@@ -165,5 +166,3 @@ def _each(xp, g: Any, dim: int, reduction: str, count: float) -> Any:
     if reduction == "none":
         return xp.expand_dims(g, dim)
     return g / g.dtype.type(count) if reduction == "mean" and count else g
-
-

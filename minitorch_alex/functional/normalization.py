@@ -1,4 +1,4 @@
-"""Normalization: local response normalisation (AlexNet, section 3.3) and batch normalisation (Ioffe and Szegedy, 2015)."""
+"""Local response normalisation (AlexNet, section 3.3) and batch normalisation (Ioffe and Szegedy, 2015)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def local_response_norm(input: Tensor, size: int, alpha: float = 1e-4, beta: flo
     """
     tensor_of("local_response_norm", "input", input, tuple(range(3, 65)), "(N, C, ...) with at least 3 dimensions")
     if not is_whole(size) or size < 1:
-        raise ValueError(f"local_response_norm: size, the number of channels in the window, must be at least 1, not {size!r}")
+        raise ValueError(f"local_response_norm: size, the channels in a window, must be at least 1, not {size!r}")
     return _local_response_norm(input, size=int(size), alpha=alpha, beta=beta, k=k)
 
 
@@ -55,7 +55,9 @@ def batch_norm(
     C = input.shape[1]
     for name, t in (("running_mean", running_mean), ("running_var", running_var), ("weight", weight), ("bias", bias)):
         if t is not None and t.shape != (C,):
-            raise ValueError(f"batch_norm: {name} must have shape ({C},), one per channel of {input.shape}, got {t.shape}")
+            raise ValueError(
+                f"batch_norm: {name} must have shape ({C},), one per channel of {input.shape}, got {t.shape}"
+            )
     if training:
         return _batch_norm_training(input, weight, bias, running_mean, running_var, momentum, eps)
     if running_mean is None or running_var is None:

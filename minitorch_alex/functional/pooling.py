@@ -93,7 +93,7 @@ def adaptive_avg_pool2d(input: Tensor, output_size: Any) -> Tensor:
     tensor_of("adaptive_avg_pool2d", "input", input, (3, 4), "(N, C, H, W) or (C, H, W)")
     sizes = (output_size, output_size) if output_size is None or is_whole(output_size) else tuple(output_size)
     if len(sizes) != 2 or not all(n is None or (is_whole(n) and n >= 0) for n in sizes):
-        raise ValueError(f"adaptive_avg_pool2d: output_size must be one or two whole numbers or None, not {output_size!r}")
+        raise ValueError(f"adaptive_avg_pool2d: output_size is one or two whole numbers or None, not {output_size!r}")
     if 0 in input.shape[-3:]:
         raise ValueError(f"adaptive_avg_pool2d: the input {input.shape} has no pixels")
     vertical, horizontal = (

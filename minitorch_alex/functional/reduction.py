@@ -42,7 +42,7 @@ def _mean(xp, x, dims, keepdim):
     count = _count(x.shape, dims)
     total = x.sum(axis=dims, keepdims=keepdim)
     y = total / count if count else total * float("nan")
-    return y, (lambda g: _spread(xp, g / max(count, 1), dims, x.shape),)
+    return y, (lambda g: _spread(xp, g / (count or 1), dims, x.shape),)
 
 
 def var(input: Tensor, dim: Dim = None, unbiased: bool = True, keepdim: bool = False) -> Tensor:
@@ -56,7 +56,7 @@ def var(input: Tensor, dim: Dim = None, unbiased: bool = True, keepdim: bool = F
 @op
 def _var(xp, x, dims, unbiased, keepdim):
     n = _count(x.shape, dims)
-    distance = x - x.sum(axis=dims, keepdims=True) / max(n, 1)
+    distance = x - x.sum(axis=dims, keepdims=True) / (n or 1)
     weight = 1 / (n - unbiased) if n > unbiased else float("nan")
     y = (distance * distance).sum(axis=dims, keepdims=keepdim) * weight
     return y, (lambda g: 2 * weight * distance * _spread(xp, g, dims, x.shape),)
@@ -128,7 +128,7 @@ def _take_along(xp, x, indices, dim):
 
 
 def argmax(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
-    """Where the largest element stands: the first of equal ones. Without `dim`, counted through the flattened tensor."""
+    """Where the largest element stands, the first of equal ones. Without `dim`, counted through all elements."""
     if not input.data.size:
         raise ValueError(f"argmax: shape {input.shape} has no elements to choose from")
     where = None if dim is None or not input.ndim else axis("argmax", dim, input.ndim)

@@ -76,7 +76,9 @@ def expand(input: Tensor, *sizes: Any) -> Tensor:
     wanted = _sizes(sizes)
     extra = len(wanted) - input.ndim
     if extra < 0 or any(n == -1 for n in wanted[:extra]):
-        raise ValueError(f"expand: cannot expand shape {input.shape} to {wanted}: new dimensions go in front, with a size")
+        raise ValueError(
+            f"expand: shape {input.shape} does not expand to {wanted}: new dimensions go in front, with a size"
+        )
     shape = tuple(input.shape[i - extra] if n == -1 else n for i, n in enumerate(wanted))
     return _expand(input, shape=shape)
 
@@ -156,8 +158,8 @@ def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float 
         raise ValueError(f"pad: mode {mode!r} is not supported, only 'constant'")
     if len(pad) % 2 or len(pad) > 2 * input.ndim or not all(is_whole(n) for n in pad):
         raise ValueError(
-            f"pad: {tuple(pad)} must be two whole numbers (before, after) for each padded dimension, the last dimension "
-            f"first, and at most {input.ndim} pairs for shape {input.shape}"
+            f"pad: {tuple(pad)} must be two whole numbers (before, after) for each padded dimension, the last "
+            f"dimension first, and at most {input.ndim} pairs for shape {input.shape}"
         )
     around = [(0, 0)] * (input.ndim - len(pad) // 2) + [(pad[i], pad[i + 1]) for i in range(len(pad) - 2, -1, -2)]
     for n, (before, after) in zip(input.shape, around, strict=True):
