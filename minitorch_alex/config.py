@@ -38,7 +38,7 @@ class Config:
         choices=["auto", "numpy", "numba", "cupy"],
     )
     epochs: int = _setting(30, "how often to go through the training images")
-    batch_size: int = _setting(64, "how many images each step looks at")
+    batch_size: int = _setting(32, "how many images each step looks at")
     lr: float = _setting(0.02, "learning rate: how far a step goes")
     momentum: float = _setting(0.9, "how much of the last step's motion goes on")
     weight_decay: float = _setting(0.0005, "how strongly weights are pulled towards 0 (biases are not)")

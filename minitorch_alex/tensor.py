@@ -12,11 +12,12 @@ import itertools
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy
 
 from . import backends
+from .array_box import ArrayBox
 
 _births = itertools.count()
 
@@ -41,15 +42,14 @@ def no_grad() -> Iterator[None]:
         _recording.on = before
 
 
-class Tensor:
+class Tensor(ArrayBox):
     """An array, the backend that owns it, and the edges back to the tensors it was computed from.
 
     `Tensor(array)` wraps the array without copying; `tensor(...)` is the friendly way to make one. Operators and
     methods (`x + y`, `x.sum()`, `x[0]`) are the functions of `minitorch_alex.functional`; methods.py there lists them.
     """
 
-    __slots__ = ("__weakref__", "backend", "born", "data", "edges", "grad", "made_by", "requires_grad")
-    __array_ufunc__ = None  # so that `numpy_array * tensor` asks Tensor, instead of multiplying element by element
+    __slots__ = ("born", "edges", "grad", "made_by", "requires_grad")
 
     def __init__(self, data: Any, *, backend: backends.Backend | None = None, requires_grad: bool = False) -> None:
         self.backend = backend or backends.current()
@@ -102,63 +102,14 @@ class Tensor:
                 known = gradients.get(parent.born)
                 gradients[parent.born] = part if known is None else known + part
 
-    # -- looking at it ------------------------------------------------------
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self.data.shape
-
-    @property
-    def dtype(self) -> numpy.dtype:
-        return self.data.dtype
-
-    @property
-    def ndim(self) -> int:
-        return self.data.ndim
-
-    def numel(self) -> int:
-        """How many numbers it holds."""
-        return self.data.size
-
-    def numpy(self) -> numpy.ndarray:
-        """The values as a NumPy array: the same memory on a CPU backend, so treat it as read-only."""
-        return self.backend.to_numpy(self.data)
-
-    def item(self) -> Any:
-        """The value of a one-element tensor as a Python number."""
-        if self.data.size != 1:
-            raise ValueError(f"item() needs exactly one element, this tensor has shape {self.shape}")
-        return self.numpy().item()
-
     def detach(self) -> Tensor:
         """The same array without its history."""
         return Tensor(self.data, backend=self.backend)
 
-    def __repr__(self) -> str:
-        values = numpy.array2string(self.numpy(), separator=", ", prefix="tensor(", threshold=200)
-        origin = f", made by {self.made_by}" if self.made_by != "leaf" else ""
-        wants = ", requires_grad=True" if self.requires_grad and not origin else ""
-        return f"tensor({values}, {self.dtype} on {self.backend.name}{origin}{wants})"
-
-    def __len__(self) -> int:
-        if not self.shape:
-            raise TypeError("len() of a 0-d tensor")
-        return self.shape[0]
-
-    def __bool__(self) -> bool:
-        if self.data.size != 1:
-            raise ValueError(
-                f"the truth value of a tensor of shape {self.shape} is ambiguous: use .numpy().any() or .all()"
-            )
-        return bool(self.item())
-
-    def __float__(self) -> float:
-        return float(self.item())
-
-    def __int__(self) -> int:
-        return int(self.item())
-
-    def __format__(self, spec: str) -> str:
-        return format(self.item(), spec) if spec else repr(self)
+    def _history(self) -> str:
+        if self.made_by != "leaf":
+            return f", made by {self.made_by}"
+        return ", requires_grad=True" if self.requires_grad else ""
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
         if self.requires_grad:
@@ -166,7 +117,7 @@ class Tensor:
                 "a NumPy function was given a Tensor that requires a gradient, which it would forget: use the function "
                 "of minitorch_alex.functional, or .numpy() to leave the graph on purpose"
             )
-        return numpy.array(self.numpy(), dtype=dtype, copy=copy)
+        return super().__array__(dtype, copy)
 
     def __setitem__(self, index: Any, value: Any) -> None:
         raise TypeError(
@@ -175,24 +126,6 @@ class Tensor:
         )
 
     __hash__ = object.__hash__  # == compares elements, as in NumPy; identity still decides in dicts and sets
-
-    if TYPE_CHECKING:  # attached by functional/methods.py
-
-        def __getattr__(self, name: str) -> Callable[..., Any]: ...
-        def __getitem__(self, index: Any) -> Tensor: ...
-        def __add__(self, other: Any) -> Tensor: ...
-        def __radd__(self, other: Any) -> Tensor: ...
-        def __sub__(self, other: Any) -> Tensor: ...
-        def __rsub__(self, other: Any) -> Tensor: ...
-        def __mul__(self, other: Any) -> Tensor: ...
-        def __rmul__(self, other: Any) -> Tensor: ...
-        def __truediv__(self, other: Any) -> Tensor: ...
-        def __rtruediv__(self, other: Any) -> Tensor: ...
-        def __pow__(self, other: Any) -> Tensor: ...
-        def __rpow__(self, other: Any) -> Tensor: ...
-        def __matmul__(self, other: Any) -> Tensor: ...
-        def __rmatmul__(self, other: Any) -> Tensor: ...
-        def __neg__(self) -> Tensor: ...
 
 
 def tensor(data: Any, dtype: Any = None, requires_grad: bool = False) -> Tensor:

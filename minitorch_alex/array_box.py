@@ -1,0 +1,100 @@
+"""What can be asked of a tensor as a mere box with an array in it: no gradients here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy
+
+from .backends import Backend
+
+if TYPE_CHECKING:
+    from .tensor import Tensor
+
+
+class ArrayBox:
+    """An array and the backend that owns it. Tensor adds the history."""
+
+    __slots__ = ("__weakref__", "backend", "data")
+    __array_ufunc__ = None  # so that `numpy_array * tensor` asks the tensor, instead of multiplying element by element
+    __hash__ = object.__hash__  # == compares elements, as in NumPy; identity still decides in dicts and sets
+
+    backend: Backend
+    data: Any
+
+    def _history(self) -> str:
+        """What repr() adds about where the array came from."""
+        return ""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.data.shape
+
+    @property
+    def dtype(self) -> numpy.dtype:
+        return self.data.dtype
+
+    @property
+    def ndim(self) -> int:
+        return self.data.ndim
+
+    def numel(self) -> int:
+        """How many numbers it holds."""
+        return self.data.size
+
+    def numpy(self) -> numpy.ndarray:
+        """The values as a NumPy array: the same memory on a CPU backend, so treat it as read-only."""
+        return self.backend.to_numpy(self.data)
+
+    def item(self) -> Any:
+        """The value of a one-element tensor as a Python number."""
+        if self.data.size != 1:
+            raise ValueError(f"item() needs exactly one element, this tensor has shape {self.shape}")
+        return self.numpy().item()
+
+    def __repr__(self) -> str:
+        values = numpy.array2string(self.numpy(), separator=", ", prefix="tensor(", threshold=200)
+        return f"tensor({values}, {self.dtype} on {self.backend.name}{self._history()})"
+
+    def __len__(self) -> int:
+        if not self.shape:
+            raise TypeError("len() of a 0-d tensor")
+        return self.shape[0]
+
+    def __bool__(self) -> bool:
+        if self.data.size != 1:
+            raise ValueError(
+                f"the truth value of a tensor of shape {self.shape} is ambiguous: use .numpy().any() or .all()"
+            )
+        return bool(self.item())
+
+    def __float__(self) -> float:
+        return float(self.item())
+
+    def __int__(self) -> int:
+        return int(self.item())
+
+    def __format__(self, spec: str) -> str:
+        return format(self.item(), spec) if spec else repr(self)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
+        return numpy.array(self.numpy(), dtype=dtype, copy=copy)
+
+    if TYPE_CHECKING:  # attached by functional/methods.py
+
+        def __getattr__(self, name: str) -> Callable[..., Any]: ...
+        def __getitem__(self, index: Any) -> Tensor: ...
+        def __add__(self, other: Any) -> Tensor: ...
+        def __radd__(self, other: Any) -> Tensor: ...
+        def __sub__(self, other: Any) -> Tensor: ...
+        def __rsub__(self, other: Any) -> Tensor: ...
+        def __mul__(self, other: Any) -> Tensor: ...
+        def __rmul__(self, other: Any) -> Tensor: ...
+        def __truediv__(self, other: Any) -> Tensor: ...
+        def __rtruediv__(self, other: Any) -> Tensor: ...
+        def __pow__(self, other: Any) -> Tensor: ...
+        def __rpow__(self, other: Any) -> Tensor: ...
+        def __matmul__(self, other: Any) -> Tensor: ...
+        def __rmatmul__(self, other: Any) -> Tensor: ...
+        def __neg__(self) -> Tensor: ...
