@@ -88,6 +88,10 @@ class Tensor(ArrayBox):
         if seed.shape != self.shape:
             raise ValueError(f"backward(): the gradient has shape {seed.shape}, the tensor {self.shape}")
 
+        with numpy.errstate(all="ignore"):
+            self._walk(seed)
+
+    def _walk(self, seed: Any) -> None:
         gradients = {self.born: seed}
         order = sorted(_ancestors(self), key=lambda t: t.born)
         while order:
@@ -163,7 +167,8 @@ def op(function: Callable) -> Callable[..., Tensor]:
         xp = _common_backend(name, inputs)
         arrays = [t.data if isinstance(t, Tensor) else _plain(xp, t) for t in inputs]
         try:
-            value, gradients = function(xp, *arrays, **settings)
+            with numpy.errstate(all="ignore"):  # infinities and NaNs are values like others, as in PyTorch
+                value, gradients = function(xp, *arrays, **settings)
         except (ValueError, TypeError, IndexError) as error:
             if str(error).startswith(name):  # the operation has already explained itself
                 raise

@@ -4,32 +4,32 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy
+
 from ..tensor import Tensor, op
+
+
+KIND = {"b": 0, "u": 1, "i": 1, "f": 2}
 
 
 def _match(x: Any, y: Any) -> tuple[Any, Any]:
     """Bring two operands to PyTorch's common dtype where NumPy would choose another.
 
-    Whole numbers follow floating-point ones (float32 * int64 stays float32), and among floating-point operands a 0-d
-    one follows one with dimensions. Python numbers follow whatever they meet, in NumPy as in PyTorch.
+    Booleans follow whole numbers and those floating-point ones (float32 * int64 stays float32), and within a kind a 0-d
+    operand follows one with dimensions. Python numbers follow whatever they meet, in NumPy as in PyTorch.
     """
     a, b = getattr(x, "dtype", None), getattr(y, "dtype", None)
     if a == b:
         return x, y
-    if a is None or b is None:
+    if a is None or b is None:  # a Python number
         if isinstance(x, float) and b.kind != "f":  # type: ignore[union-attr]
             return x, y.astype("float32")
         if isinstance(y, float) and a.kind != "f":  # type: ignore[union-attr]
             return x.astype("float32"), y
-    elif a.kind == b.kind == "f":
-        if x.ndim and not y.ndim:
-            return x, y.astype(a)
-        if y.ndim and not x.ndim:
-            return x.astype(b), y
-    elif a.kind == "f":
-        return x, y.astype(a)
-    elif b.kind == "f":
+    elif KIND[a.kind] < KIND[b.kind] or (KIND[a.kind] == KIND[b.kind] and y.ndim and not x.ndim):
         return x.astype(b), y
+    elif KIND[b.kind] < KIND[a.kind] or (x.ndim and not y.ndim):
+        return x, y.astype(a)
     return x, y
 
 
@@ -58,8 +58,10 @@ def mul(xp, x, y):
 
 @op
 def div(xp, x, y):
-    x, y = _match(_floating(x), _floating(y))
-    return x / y, (lambda g: g / y, lambda g: -g * x / (y * y))
+    x, y = _match(x, y)
+    x, y = _floating(x), _floating(y)
+    quotient = x / y
+    return quotient, (lambda g: g / y, lambda g: -g * quotient / y)
 
 
 @op
@@ -77,7 +79,7 @@ def pow(xp, x, exponent):
         return xp.where(exponent == 0, 0 * g, g * exponent * x ** xp.where(exponent == 0, 1, exponent - 1))
 
     def grad_exponent(g):
-        return xp.where((x == 0) & (exponent >= 0), 0 * g, g * y * xp.log(xp.where(x == 0, 1, x)))
+        return xp.where((x == 0) & (exponent >= 0), 0 * g, g * y * xp.log(x))
 
     return y, (grad_x, grad_exponent)
 
@@ -110,20 +112,19 @@ def abs(xp, x):
 def maximum(xp, x, y):
     """The larger of two, NaN if either is. Where they are equal each receives half of the gradient."""
     x, y = _match(x, y)
-    return xp.maximum(x, y), (
-        lambda g: g * ((x > y) + 0.5 * (x == y)).astype(g.dtype),
-        lambda g: g * ((y > x) + 0.5 * (x == y)).astype(g.dtype),
-    )
+    return xp.maximum(x, y), (lambda g: _unless(xp, x < y, x == y, g), lambda g: _unless(xp, y < x, x == y, g))
 
 
 @op
 def minimum(xp, x, y):
     """The smaller of two, NaN if either is. Where they are equal each receives half of the gradient."""
     x, y = _match(x, y)
-    return xp.minimum(x, y), (
-        lambda g: g * ((x < y) + 0.5 * (x == y)).astype(g.dtype),
-        lambda g: g * ((y < x) + 0.5 * (x == y)).astype(g.dtype),
-    )
+    return xp.minimum(x, y), (lambda g: _unless(xp, x > y, x == y, g), lambda g: _unless(xp, y > x, x == y, g))
+
+
+def _unless(xp, lost, tied, g):
+    """0 where this operand lost, half of g where it tied, else g."""
+    return xp.where(lost, g.dtype.type(0), xp.where(tied, g / 2, g))
 
 
 def clamp(input: Tensor, min: float | None = None, max: float | None = None) -> Tensor:
@@ -159,13 +160,13 @@ def _where(xp, x, y, condition):
 
 
 def to(input: Tensor, dtype: Any) -> Tensor:
-    """The same values as another dtype; the gradient comes back in the old one."""
-    return _to(input, dtype=dtype)
+    """The same values as another dtype; the gradient comes back in the old one. Whole numbers carry none."""
+    return _to(input if numpy.dtype(dtype).kind == "f" else input.detach(), dtype=dtype)
 
 
 @op
 def _to(xp, x, dtype):
-    return x.astype(dtype), (lambda g: g if g.dtype.kind == "f" else None,)
+    return x.astype(dtype), (lambda g: g,)
 
 
 def compare(input: Tensor, other: Any, relation: str) -> Tensor:

@@ -46,27 +46,35 @@ def cross_entropy(
             truth = truth * (1 - label_smoothing) + label_smoothing / K
         if weight is not None:
             truth = truth * Tensor(class_weight, backend=xp)
-        return _cross_entropy(input, truth, dim=dim, reduction=reduction, count=input.data.size / max(K, 1))
-    one_hot, counts = _one_hot("cross_entropy", input, theirs, ignore_index)
-    picked = one_hot * class_weight
-    smooth = (label_smoothing / K) * xp.expand_dims(counts, dim) * class_weight if label_smoothing else 0
+        count = input.data.size / max(K, 1)
+        return _cross_entropy(input, truth, dim=dim, reduction=reduction, count=count, looked_at=True)
+    hot, counts = _one_hot("cross_entropy", input, theirs, ignore_index)
+    picked = hot * class_weight
     count = float(picked.sum())
-    return _cross_entropy(input, (1 - label_smoothing) * picked + smooth, dim=dim, reduction=reduction, count=count)
+    if label_smoothing:  # every class matters
+        hot = xp.broadcast_to(xp.expand_dims(counts, dim), input.shape)
+        picked = (1 - label_smoothing) * picked + (label_smoothing / K) * hot * class_weight
+    return _cross_entropy(input, picked, dim=dim, reduction=reduction, count=count, looked_at=hot)
 
 
 @op
-def _cross_entropy(xp, x, truth, dim, reduction, count):
-    """-(truth * log softmax(x)).sum(dim). With one row's truth adding up to t, its slope is t * softmax(x) - truth."""
+def _cross_entropy(xp, x, truth, dim, reduction, count, looked_at):
+    """-(truth * log softmax(x)).sum(dim). With one row's truth adding up to t, its slope is t * softmax(x) - truth.
+
+    Scores that are not looked at may be infinite: they contribute nothing, where 0 * infinity would be NaN.
+    """
     log_p = log_softmax_of(xp, x, dim)
     truth = truth.astype(x.dtype, copy=False)
 
     def grad_x(g):
-        return _each(xp, g, dim, reduction, count) * (truth.sum(axis=dim, keepdims=True) * xp.exp(log_p) - truth)
+        rows = looked_at if looked_at is True else looked_at.any(axis=dim, keepdims=True)
+        g = _each(xp, g, dim, reduction, count, rows)
+        return g * (truth.sum(axis=dim, keepdims=True) * xp.exp(log_p) - truth)
 
     def grad_truth(g):
-        return -_each(xp, g, dim, reduction, count) * log_p
+        return -_each(xp, g, dim, reduction, count, True) * log_p
 
-    surprise = -xp.where(truth != 0, truth * log_p, x.dtype.type(0)).sum(axis=dim)  # 0 * infinity is 0 here
+    surprise = -xp.where(looked_at, truth * log_p, x.dtype.type(0)).sum(axis=dim)
     return _reduce(surprise, reduction, count), (grad_x, grad_truth)
 
 
@@ -76,15 +84,15 @@ def nll_loss(
     """-input[label]: cross entropy of scores that have been through log_softmax. Shapes and arguments as there."""
     _check_scores("nll_loss", input, reduction)
     theirs = target.data if isinstance(target, Tensor) else input.backend.asarray(target)
-    one_hot, _ = _one_hot("nll_loss", input, theirs, ignore_index)
-    picked = one_hot * _class_weight("nll_loss", input, weight)
-    return _nll_loss(input, picked=picked, dim=_class_dim(input), reduction=reduction, count=float(picked.sum()))
+    hot, _ = _one_hot("nll_loss", input, theirs, ignore_index)
+    picked, dim = hot * _class_weight("nll_loss", input, weight), _class_dim(input)
+    return _nll_loss(input, picked=picked, dim=dim, reduction=reduction, count=float(picked.sum()), looked_at=hot)
 
 
 @op
-def _nll_loss(xp, log_p, picked, dim, reduction, count):
-    loss = -xp.where(picked != 0, picked * log_p, log_p.dtype.type(0)).sum(axis=dim)
-    return _reduce(loss, reduction, count), (lambda g: -_each(xp, g, dim, reduction, count) * picked,)
+def _nll_loss(xp, log_p, picked, dim, reduction, count, looked_at):
+    loss = -xp.where(looked_at, picked * log_p, log_p.dtype.type(0)).sum(axis=dim)
+    return _reduce(loss, reduction, count), (lambda g: -_each(xp, g, dim, reduction, count, looked_at) * picked,)
 
 
 def mse_loss(input: Tensor, target: Any, *, reduction: str = "mean") -> Tensor:
@@ -134,7 +142,7 @@ def _class_weight(operation: str, input: Tensor, weight: Any) -> Any:
 
 
 def _one_hot(operation: str, input: Tensor, labels: Any, ignore_index: int) -> tuple[Any, Any]:
-    """1 at each label's class and 0 elsewhere, shaped like the scores; and which labels count, shaped like them."""
+    """Booleans: each label's class, shaped like the scores; and which labels count, shaped like the labels."""
     xp, K, dim = input.backend, _classes(input), _class_dim(input)
     expected = input.shape[:dim] + input.shape[dim + 1 :]
     if labels.dtype.kind not in "iu":
@@ -149,7 +157,7 @@ def _one_hot(operation: str, input: Tensor, labels: Any, ignore_index: int) -> t
         raise IndexError(f"{operation}: label {first} is out of range: there are {K} classes, 0 to {K - 1}")
     classes = xp.arange(K).reshape((K,) + (1,) * (input.ndim - 1 - dim))
     hot = (xp.expand_dims(labels, dim) == classes) & xp.expand_dims(counts, dim)
-    return hot.astype(input.dtype), counts.astype(input.dtype)
+    return hot, counts
 
 
 def _reduce(values: Any, reduction: str, count: float) -> Any:
@@ -161,8 +169,10 @@ def _reduce(values: Any, reduction: str, count: float) -> Any:
     return total / total.dtype.type(count) if count else total * float("nan")  # the mean of nothing
 
 
-def _each(xp, g: Any, dim: int, reduction: str, count: float) -> Any:
-    """The gradient that reaches each row's own loss, shaped to multiply the scores."""
+def _each(xp, g: Any, dim: int, reduction: str, count: float, counted: Any) -> Any:
+    """The gradient that reaches each row's own loss, shaped to multiply the scores. The mean of nothing spoils it."""
     if reduction == "none":
         return xp.expand_dims(g, dim)
-    return g / g.dtype.type(count) if reduction == "mean" and count else g
+    if reduction == "mean":
+        return g / g.dtype.type(count) if count else xp.where(counted, g * float("nan"), g.dtype.type(0))
+    return g

@@ -70,7 +70,8 @@ def _batch_norm_training(input, weight, bias, running_mean, running_var, momentu
     if n < 2:
         raise ValueError(f"batch_norm: training needs more than one value per channel, got shape {input.shape}")
     axes = (0, *range(2, input.ndim))
-    mean, var = input.data.mean(axis=axes), input.data.var(axis=axes)
+    mean = input.data.mean(axis=axes, dtype="float64")
+    var = (_distance(input.data, mean) ** 2).mean(axis=axes, dtype="float64")
     if running_mean is not None:
         running_mean.data = (1 - momentum) * running_mean.data + momentum * mean.astype(running_mean.dtype)
     if running_var is not None:
@@ -78,12 +79,19 @@ def _batch_norm_training(input, weight, bias, running_mean, running_var, momentu
     return _standardise(input, weight, bias, mean=mean, var=var, eps=eps, of_the_batch=True)
 
 
+def _distance(x, mean):
+    """x - mean, with the digits of the mean that x's own dtype has no room for."""
+    mean = mean.reshape((1, -1) + (1,) * (x.ndim - 2))
+    rounded = mean.astype(x.dtype)
+    return (x - rounded) - (mean - rounded).astype(x.dtype)
+
+
 @op
 def _standardise(xp, x, w, b, mean, var, eps, of_the_batch=False):
     axes = (0, *range(2, x.ndim))
     per_channel = (1, -1) + (1,) * (x.ndim - 2)
     spread = xp.sqrt(var + eps).astype(x.dtype).reshape(per_channel)
-    z = (x - mean.astype(x.dtype).reshape(per_channel)) / spread
+    z = _distance(x, mean) / spread
     gain = x.dtype.type(1) if w is None else w.reshape(per_channel)
     y = z * gain if b is None else z * gain + b.reshape(per_channel)
 

@@ -88,7 +88,7 @@ def adaptive_avg_pool2d(input: Tensor, output_size: Any) -> Tensor:
     """Means over windows chosen so that the output is P x Q whatever the input: (N, C, H, W) -> (N, C, P, Q).
 
     Window p covers rows floor(p*H/P) to ceil((p+1)*H/P), so sizes may differ by one and neighbours may overlap. None
-    keeps a size. Since a mean is linear, the whole operation is two matrix products, A x B^T.
+    keeps a size.
     """
     tensor_of("adaptive_avg_pool2d", "input", input, (3, 4), "(N, C, H, W) or (C, H, W)")
     sizes = (output_size, output_size) if output_size is None or is_whole(output_size) else tuple(output_size)
@@ -96,22 +96,29 @@ def adaptive_avg_pool2d(input: Tensor, output_size: Any) -> Tensor:
         raise ValueError(f"adaptive_avg_pool2d: output_size is one or two whole numbers or None, not {output_size!r}")
     if 0 in input.shape[-3:]:
         raise ValueError(f"adaptive_avg_pool2d: the input {input.shape} has no pixels")
-    vertical, horizontal = (
-        _averaging_matrix(n, n if size is None else size) for n, size in zip(input.shape[-2:], sizes, strict=True)
-    )
-    return _two_sided_product(input, left=vertical, right=horizontal)
+    H, W = input.shape[-2:]
+    P, Q = (n if size is None else int(size) for n, size in zip((H, W), sizes, strict=True))
+    return _adaptive_avg_pool2d(input, rows=_even_windows(H, P), columns=_even_windows(W, Q))
 
 
-def _averaging_matrix(n: int, count: int) -> numpy.ndarray:
-    """(count, n): row p holds 1/size over window p's pixels and 0 elsewhere."""
-    matrix = numpy.zeros((count, n))
-    for p in range(count):
-        first, last = p * n // count, -((-(p + 1) * n) // count)
-        matrix[p, first:last] = 1 / (last - first)
-    return matrix
+def _even_windows(n: int, count: int) -> list[slice]:
+    """`count` windows that cover n pixels evenly."""
+    return [slice(p * n // count, -((-(p + 1) * n) // count)) for p in range(count)]
 
 
 @op
-def _two_sided_product(xp, x, left, right):
-    left, right = xp.asarray(left.astype(x.dtype)), xp.asarray(right.astype(x.dtype))
-    return left @ x @ right.T, (lambda gy: left.T @ gy @ right,)
+def _adaptive_avg_pool2d(xp, x, rows, columns):
+    y = xp.empty((*x.shape[:-2], len(rows), len(columns)), x.dtype)
+    for p, height in enumerate(rows):
+        for q, width in enumerate(columns):
+            y[..., p, q] = x[..., height, width].mean(axis=(-2, -1))
+
+    def grad_x(gy):
+        gx = xp.zeros(x.shape, gy.dtype)
+        for p, height in enumerate(rows):
+            for q, width in enumerate(columns):
+                window = gx[..., height, width]
+                window += gy[..., p, q, None, None] / (window.shape[-2] * window.shape[-1])
+        return gx
+
+    return y, (grad_x,)

@@ -129,7 +129,7 @@ def _take_along(xp, x, indices, dim):
 
 def argmax(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
     """Where the largest element stands, the first of equal ones. Without `dim`, counted through all elements."""
-    if not input.data.size:
-        raise ValueError(f"argmax: shape {input.shape} has no elements to choose from")
     where = None if dim is None or not input.ndim else axis("argmax", dim, input.ndim)
+    if not (input.data.size if where is None else input.shape[where]):
+        raise ValueError(f"argmax: shape {input.shape} has no elements to choose from along dim {dim}")
     return Tensor(input.data.argmax(axis=where, keepdims=keepdim), backend=input.backend)
