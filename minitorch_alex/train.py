@@ -22,8 +22,7 @@ from . import functional as F
 from .backends.thread_pool import usable_cores
 from .checkpoint import CheckpointError, read_checkpoint, restore, save_checkpoint
 from .config import Config, ConfigError, add_arguments, flag, read_file
-from .data import Dataset, Loader, Preprocessing, load
-from .data.dataset import DataError
+from .data import DataError, Dataset, Loader, Preprocessing, load
 from .nn import Module
 from .optim import SGD, MultiStepLR, ReduceLROnPlateau
 from .run_folder import RunFolder

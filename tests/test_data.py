@@ -88,14 +88,12 @@ def write_binary(folder: Path, batches: dict[str, tuple[np.ndarray, np.ndarray]]
 class Python2Pickler(pickle._Pickler):
     """Writes what Python 2 wrote into the official files: byte strings where Python 3 has text, and its opcodes."""
 
-    dispatch = dict(pickle._Pickler.dispatch)
-
     def save_string(self, text):
         raw = text.encode() if isinstance(text, str) else text
         self.write(pickle.BINSTRING + struct.pack("<i", len(raw)) + raw)
         self.memoize(text)
 
-    dispatch[str] = dispatch[bytes] = save_string
+    dispatch = pickle._Pickler.dispatch | {str: save_string, bytes: save_string}
 
 
 def pickled_as_python2(value) -> bytes:

@@ -86,12 +86,16 @@ def unpack(archive: Path, folder: Path) -> None:
     """Take CIFAR-10's own files, by name, out of the archive; the folder appears only once all of them are there."""
     partial = folder / f"{BINARY}.partial"
     partial.mkdir(parents=True, exist_ok=True)
+    members = {}
     with tarfile.open(archive) as tar:
+        for member in tar:
+            if member.isfile() and member.name.startswith(f"{BINARY}/"):
+                members[member.name.removeprefix(f"{BINARY}/")] = member
         for name in [f"{n}.bin" for n in (*TRAIN_FILES, "test_batch")]:
-            member = tar.extractfile(f"{BINARY}/{name}")
-            if member is None:
-                raise ValueError(f"{archive}: {name} is not a file in this archive")
-            (partial / name).write_bytes(member.read())
+            content = tar.extractfile(members[name]) if name in members else None
+            if content is None:
+                raise ValueError(f"{archive}: {BINARY}/{name} is not in this archive")
+            (partial / name).write_bytes(content.read())
     partial.rename(folder / BINARY)
 
 
@@ -112,40 +116,62 @@ def _read_binary(path: Path) -> tuple[numpy.ndarray, numpy.ndarray]:
 def _read_python(path: Path) -> tuple[numpy.ndarray, numpy.ndarray]:
     try:
         with path.open("rb") as file:
-            batch = _ArrayUnpickler(file, encoding="bytes").load()
+            batch = _BatchUnpickler(file, encoding="bytes").load()
         data = {key.decode() if isinstance(key, bytes) else key: value for key, value in batch.items()}
-        pixels, labels = data["data"], numpy.array(data["labels"], "int64")
+        pixels, labels = data["data"].array(), data["labels"]
+        if not all(type(label) is int for label in labels):
+            raise ValueError("labels must be whole numbers")
+        return _checked(path, pixels, numpy.array(labels, "int64"))
     except DataError:
         raise
     except Exception as error:  # a broken pickle can raise anything
         raise DataError(f"{path}: not a readable CIFAR-10 batch ({type(error).__name__}: {error})") from None
-    return _checked(path, pixels, labels)
 
 
 def _checked(path: Path, pixels: numpy.ndarray, labels: numpy.ndarray) -> tuple[numpy.ndarray, numpy.ndarray]:
-    if getattr(pixels, "dtype", None) != "uint8" or pixels.shape != (len(labels), PIXELS):
-        raise DataError(f"{path}: the pixels must be bytes of shape ({len(labels)}, {PIXELS})")
-    if len(labels) and (labels.min() < 0 or labels.max() >= len(CLASSES)):
+    if not len(labels) or pixels.shape != (len(labels), PIXELS):
+        raise DataError(f"{path}: there must be {PIXELS} pixels for each of the {len(labels)} labels")
+    if labels.min() < 0 or labels.max() >= len(CLASSES):
         raise DataError(f"{path}: labels must be 0 to 9, found {labels.min()} to {labels.max()}")
     return pixels.reshape(-1, 3, 32, 32), labels
 
 
-class _ArrayUnpickler(pickle.Unpickler):
-    """Opens pickles of dicts, lists, numbers, bytes and NumPy arrays. What else they name is refused, not imported."""
+class _BatchUnpickler(pickle.Unpickler):
+    """Opens pickles of dicts, lists, numbers, bytes and arrays of bytes.
+
+    A pickle may name any function of any module and have it called, so every name is answered with a stand-in from this
+    file or refused: nothing is imported, and not even NumPy's own array, which a crafted pickle can make crash.
+    """
 
     def find_class(self, module: str, name: str) -> Any:
         if name == "_reconstruct" and module in ("numpy.core.multiarray", "numpy._core.multiarray"):
-            return _empty_array
-        if (module, name) in (("numpy", "ndarray"), ("numpy", "dtype")):
-            return getattr(numpy, name)
+            return lambda kind, shape, code: _PickledBytes()
+        if (module, name) == ("numpy", "ndarray"):
+            return None  # only ever an argument of _reconstruct
+        if (module, name) == ("numpy", "dtype"):
+            return _PickledType
         if (module, name) == ("_codecs", "encode"):  # how Python 3 writes bytes into an old protocol
-            return _latin1
-        raise DataError(f"this pickle asks for {module}.{name}, which CIFAR-10 does not need: refused")
+            return lambda text, encoding: text.encode("latin1")
+        raise pickle.UnpicklingError(f"it asks for {module}.{name}, which CIFAR-10 does not need: refused")
 
 
-def _empty_array(kind: Any, shape: Any, typecode: Any) -> numpy.ndarray:
-    return numpy.empty(0, "uint8")  # its __setstate__ brings shape, type and content
+class _PickledType:
+    """Stands in for numpy.dtype: bytes and nothing else."""
+
+    def __init__(self, code: Any, *flags: Any) -> None:
+        if code not in ("u1", b"u1"):
+            raise pickle.UnpicklingError(f"it holds an array of {code!r}, not of bytes (u1)")
+
+    def __setstate__(self, state: Any) -> None:
+        pass
 
 
-def _latin1(text: str, encoding: Any) -> bytes:
-    return text.encode("latin1")
+class _PickledBytes:
+    """Stands in for a NumPy array of bytes: keeps its content and its shape."""
+
+    def __setstate__(self, state: Any) -> None:
+        _, self.shape, _, self.columns_first, self.content = state
+
+    def array(self) -> numpy.ndarray:
+        flat = numpy.frombuffer(self.content, "uint8")
+        return flat.reshape(self.shape[::-1]).T if self.columns_first else flat.reshape(self.shape)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy
@@ -58,21 +57,6 @@ class Dataset:
     @property
     def image_shape(self) -> tuple[int, int, int]:
         return self.train_images.shape[1:]
-
-
-def load(source: str, cache: str | Path | None = None) -> Dataset:
-    """'digits' (embedded), 'cifar10' (downloaded once) or a folder with CIFAR-10's files in it."""
-    from . import cifar10, digits
-
-    if source == "digits":
-        return digits.load()
-    if source == "cifar10":
-        return cifar10.load(cifar10.find_or_download(cache))
-    folder = Path(source)
-    if not folder.is_dir():
-        kind = "is a file, not a folder" if folder.exists() else "does not exist"
-        raise DataError(f"--data {source}: that folder {kind}. Give digits, cifar10, or a folder with CIFAR-10 in it")
-    return cifar10.load(folder)
 
 
 def stratified_split(labels: numpy.ndarray, test_fraction: float, seed: int) -> tuple[numpy.ndarray, numpy.ndarray]:

@@ -64,6 +64,11 @@ def tensor_of(operation: str, name: str, value: Any, dims: tuple[int, ...], layo
     return value
 
 
+def floating(x: Any) -> Any:
+    """Whole numbers become float32, as in PyTorch."""
+    return x if not hasattr(x, "dtype") or x.dtype.kind == "f" else x.astype("float32")
+
+
 def same_dtype(operation: str, **tensors: Tensor | None) -> None:
     """PyTorch mixes float32 and float64 in arithmetic but not in layers; neither do we."""
     found = {name: str(t.dtype) for name, t in tensors.items() if t is not None}

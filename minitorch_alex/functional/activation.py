@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..tensor import Tensor, op
-from ._arguments import axis, tensor_of
+from ._arguments import axis, floating, tensor_of
 
 
 @op
@@ -15,13 +15,14 @@ def relu(xp, x):
 
 @op
 def tanh(xp, x):
-    y = xp.tanh(x)
+    y = xp.tanh(floating(x))
     return y, (lambda g: g * (1 - y * y),)
 
 
 @op
 def sigmoid(xp, x):
     """1 / (1 + e^-x), computed from e^-|x|, which cannot overflow."""
+    x = floating(x)
     small = xp.exp(-xp.abs(x))
     y = xp.where(x >= 0, 1, small) / (1 + small)
     return y, (lambda g: g * y * (1 - y),)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy
 
 from ..tensor import Tensor, op
-
+from ._arguments import floating
 
 KIND = {"b": 0, "u": 1, "i": 1, "f": 2}
 
@@ -33,11 +33,6 @@ def _match(x: Any, y: Any) -> tuple[Any, Any]:
     return x, y
 
 
-def _floating(x: Any) -> Any:
-    """Whole numbers become float32, as in PyTorch."""
-    return x if not hasattr(x, "dtype") or x.dtype.kind == "f" else x.astype("float32")
-
-
 @op
 def add(xp, x, y):
     x, y = _match(x, y)
@@ -59,7 +54,7 @@ def mul(xp, x, y):
 @op
 def div(xp, x, y):
     x, y = _match(x, y)
-    x, y = _floating(x), _floating(y)
+    x, y = floating(x), floating(y)
     quotient = x / y
     return quotient, (lambda g: g / y, lambda g: -g * quotient / y)
 
@@ -86,19 +81,19 @@ def pow(xp, x, exponent):
 
 @op
 def exp(xp, x):
-    y = xp.exp(_floating(x))
+    y = xp.exp(floating(x))
     return y, (lambda g: g * y,)
 
 
 @op
 def log(xp, x):
-    x = _floating(x)
+    x = floating(x)
     return xp.log(x), (lambda g: g / x,)
 
 
 @op
 def sqrt(xp, x):
-    y = xp.sqrt(_floating(x))
+    y = xp.sqrt(floating(x))
     return y, (lambda g: g / (2 * y),)
 
 
