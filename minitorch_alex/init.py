@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 def fan_in(shape: tuple[int, ...]) -> int:
     """How many inputs each output adds up: weight (O, I) or (F, C, R, S)."""
+    if len(shape) < 2:
+        raise ValueError(f"fan in: only weights of two or more dimensions have one, not shape {shape}")
     return math.prod(shape[1:])
 
 
@@ -29,7 +31,8 @@ def _draw() -> numpy.random.Generator:
 
 def default(shape: tuple[int, ...], fan_in: int | None = None) -> numpy.ndarray:
     """PyTorch's default for linear and convolutional layers and their biases: uniform in +-1/sqrt(fan in)."""
-    bound = 1 / math.sqrt(math.prod(shape[1:]) if fan_in is None else fan_in)
+    inputs = math.prod(shape[1:]) if fan_in is None else fan_in
+    bound = 1 / math.sqrt(inputs) if inputs else 0.0
     return _draw().uniform(-bound, bound, shape).astype("float32")
 
 
@@ -40,6 +43,8 @@ def uniform_(tensor: Tensor, a: float = 0.0, b: float = 1.0) -> Tensor:
 
 def normal_(tensor: Tensor, mean: float = 0.0, std: float = 1.0) -> Tensor:
     """Fill from a Gaussian, in place. The paper: std 0.01 everywhere (its code: 0.03 in conv3 to conv5)."""
+    if std < 0:
+        raise ValueError(f"normal_: std must be at least 0, not {std}")
     return _fill(tensor, mean + std * _draw().standard_normal(tensor.shape))
 
 
@@ -55,12 +60,15 @@ def kaiming_normal_(tensor: Tensor) -> Tensor:
 
 def xavier_uniform_(tensor: Tensor) -> Tensor:
     """Uniform with variance 2 / (fan in + fan out), for layers that are nearly linear (Glorot and Bengio, 2010)."""
-    fan_out = tensor.shape[0] * math.prod(tensor.shape[2:])
-    bound = math.sqrt(6 / (fan_in(tensor.shape) + fan_out))
+    inputs = fan_in(tensor.shape)
+    outputs = tensor.shape[0] * math.prod(tensor.shape[2:])
+    bound = math.sqrt(6 / (inputs + outputs))
     return uniform_(tensor, -bound, bound)
 
 
 def _fill(tensor: Tensor, values: numpy.ndarray) -> Tensor:
+    if tensor.dtype.kind != "f":
+        raise TypeError(f"init: a tensor of {tensor.dtype} cannot be filled with fractions")
     tensor.data = tensor.backend.asarray(values.astype(tensor.dtype))
     return tensor
 

@@ -11,8 +11,8 @@ import numpy
 from . import functional as F
 from . import init
 from .backends.numpy_backend import Pair
-from .functional._arguments import pair, probability
-from .tensor import Tensor
+from .functional._arguments import is_whole, pair, probability
+from .tensor import Tensor, number_type
 
 Self = TypeVar("Self", bound="Module")
 
@@ -126,6 +126,8 @@ class Module:
 
     def to(self: Self, dtype: Any) -> Self:
         """Convert every floating-point parameter and buffer, in place. Returns itself."""
+        if number_type("Module.to", dtype).kind != "f":
+            raise TypeError(f"Module.to: {dtype} cannot be trained: use float32 or float64")
         for kind in (Parameter, Buffer):
             for _, t in self._named(kind):
                 if t.data.dtype.kind == "f":
@@ -150,14 +152,16 @@ class Module:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take the values from `state`. It must fit exactly: otherwise nothing changes and all misfits are listed."""
+        if not isinstance(state, dict):
+            raise TypeError(f"load_state_dict: a dict of arrays by path is needed, not {state!r}")
         mine: dict[str, Tensor] = {**dict(self.named_parameters()), **dict(self.named_buffers())}
         misfits = [f"missing {name}" for name in mine if name not in state]
         misfits += [f"unexpected {name}" for name in state if name not in mine]
-        misfits += [
-            f"{name} is {tuple(state[name].shape)}, expected {t.shape}"
-            for name, t in mine.items()
-            if name in state and tuple(state[name].shape) != t.shape
-        ]
+        for name, t in mine.items():
+            if name in state:
+                shape, dtype = getattr(state[name], "shape", None), getattr(state[name], "dtype", None)
+                if shape != t.shape or dtype is None or dtype.kind not in "fiub":
+                    misfits.append(f"{name} is {dtype} {shape}, expected {t.dtype} {t.shape}")
         if misfits:
             raise ValueError("load_state_dict: the weights do not fit this network: " + "; ".join(misfits))
         for name, t in mine.items():
@@ -207,10 +211,19 @@ class Sequential(Module):
         return len(self.layers())
 
 
+def _check_sizes(layer: str, **sizes: Any) -> None:
+    for name, size in sizes.items():
+        if not is_whole(size):
+            raise TypeError(f"{layer}: {name} must be a whole number, not {size!r}")
+        if size < 0:
+            raise ValueError(f"{layer}: {name} must be at least 0, not {size}")
+
+
 class Linear(Module):
     """y = x w^T + b: (..., in_features) -> (..., out_features)."""
 
     def __init__(self, in_features: int, out_features: int, bias: bool = True) -> None:
+        _check_sizes("Linear", in_features=in_features, out_features=out_features)
         self.in_features, self.out_features = in_features, out_features
         self.weight = Parameter(init.default((out_features, in_features)))
         self.bias = Parameter(init.default((out_features,), fan_in=in_features)) if bias else None
@@ -236,6 +249,7 @@ class Conv2d(Module):
         groups: int = 1,
         bias: bool = True,
     ) -> None:
+        _check_sizes("Conv2d", in_channels=in_channels, out_channels=out_channels, groups=groups)
         if groups < 1 or in_channels % groups or out_channels % groups:
             raise ValueError(
                 f"Conv2d: groups={groups} must divide both {in_channels} channels and {out_channels} filters"
@@ -328,6 +342,7 @@ class _BatchNorm(Module):
         affine: bool = True,
         track_running_stats: bool = True,
     ) -> None:
+        _check_sizes(type(self).__name__, num_features=num_features)
         self.num_features, self.eps, self.momentum = num_features, eps, momentum
         self.weight = Parameter(numpy.ones(num_features, "float32")) if affine else None
         self.bias = Parameter(numpy.zeros(num_features, "float32")) if affine else None

@@ -43,10 +43,14 @@ class SGD:
             "lr": lr, "momentum": momentum, "dampening": dampening, "weight_decay": weight_decay,
             "nesterov": nesterov, "form": form,
         }  # fmt: skip
+        if not isinstance(params, Iterable):
+            raise TypeError(f"SGD: an iterable of parameters is needed, not {params!r}")
         entries = list(params)
         if not entries:
             raise ValueError("SGD: there are no parameters to train")
         groups = entries if isinstance(entries[0], dict) else [{"params": entries}]
+        if any("params" not in group for group in groups):
+            raise ValueError("SGD: every group needs its params")
         self.param_groups = [{**defaults, **group, "params": list(group["params"])} for group in groups]
         for group in self.param_groups:
             _check(group)
@@ -115,6 +119,8 @@ def _check(group: dict[str, Any]) -> None:
     if unknown:
         raise ValueError(f"SGD: unknown setting {', '.join(sorted(unknown))}; there are {', '.join(SGD.SETTINGS)}")
     for name in ("lr", "momentum", "weight_decay"):
+        if not isinstance(group[name], (int, float)):
+            raise TypeError(f"SGD: {name} must be a number, not {group[name]!r}")
         if not group[name] >= 0:
             raise ValueError(f"SGD: {name} must be at least 0, got {group[name]!r}")
     if group["form"] not in ("torch", "paper"):
@@ -132,6 +138,8 @@ class MultiStepLR:
     """Multiply the learning rate by gamma at each of the epochs named. Call step() once at the end of every epoch."""
 
     def __init__(self, optimizer: SGD, milestones: Sequence[int], gamma: float = 0.1) -> None:
+        if not isinstance(milestones, Sequence) or not all(isinstance(m, int) for m in milestones):
+            raise TypeError(f"MultiStepLR: milestones must be a list of epochs, not {milestones!r}")
         self.optimizer, self.milestones, self.gamma = optimizer, sorted(milestones), gamma
         self.last_epoch = 0
 
@@ -154,6 +162,10 @@ class StepLR(MultiStepLR):
 
     def __init__(self, optimizer: SGD, step_size: int, gamma: float = 0.1) -> None:
         super().__init__(optimizer, [], gamma)
+        if not isinstance(step_size, int):
+            raise TypeError(f"StepLR: step_size must be a number of epochs, not {step_size!r}")
+        if step_size < 1:
+            raise ValueError(f"StepLR: step_size must be at least 1, not {step_size}")
         self.step_size = step_size
 
     def step(self, metric: float | None = None) -> None:
@@ -177,6 +189,8 @@ class ReduceLROnPlateau:
         threshold: float = 1e-4,
         max_reductions: int | None = None,
     ) -> None:
+        if not isinstance(factor, (int, float)):
+            raise TypeError(f"ReduceLROnPlateau: factor must be a number, not {factor!r}")
         if not 0 < factor < 1:
             raise ValueError(f"ReduceLROnPlateau: factor lies between 0 and 1, got {factor!r}")
         self.optimizer, self.factor, self.patience, self.threshold = optimizer, factor, patience, threshold

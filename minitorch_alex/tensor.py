@@ -19,6 +19,7 @@ import numpy
 from . import backends
 from .array_box import ArrayBox
 
+NUMBERS = "fd?bBhHiIlLqQ"  # float32, float64, boolean and whole numbers, as NumPy's one-letter codes
 _births = itertools.count()
 
 
@@ -53,7 +54,10 @@ class Tensor(ArrayBox):
 
     def __init__(self, data: Any, *, backend: backends.Backend | None = None, requires_grad: bool = False) -> None:
         self.backend = backend or backends.current()
-        self.data = self.backend.asarray(data)
+        try:
+            self.data = _numbers(self.backend.asarray(data))
+        except ValueError as error:
+            raise ValueError(f"Tensor(): the data is not a rectangular block of numbers ({error})") from None
         if requires_grad and self.data.dtype.kind != "f":
             raise TypeError(
                 f"a tensor of {self.data.dtype} cannot require a gradient: make it float32 or float64 first"
@@ -84,7 +88,12 @@ class Tensor(ArrayBox):
                     "only from a single number is it 1 by default (reduce with .sum() or .mean(), or pass one)"
                 )
             gradient = self.backend.ones_like(self.data)
-        seed = self.backend.asarray(gradient.data if isinstance(gradient, Tensor) else gradient).astype(self.dtype)
+        common_backend("backward", (self, gradient))
+        try:
+            seed = (gradient if isinstance(gradient, Tensor) else Tensor(gradient, backend=self.backend)).data
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"backward(): the gradient is no block of numbers: {error}") from None
+        seed = seed.astype(self.dtype)
         if seed.shape != self.shape:
             raise ValueError(f"backward(): the gradient has shape {seed.shape}, the tensor {self.shape}")
 
@@ -141,16 +150,39 @@ def tensor(data: Any, dtype: Any = None, requires_grad: bool = False) -> Tensor:
     if isinstance(data, Tensor):
         data = data.numpy()
     try:
-        array = numpy.asarray(data) if not hasattr(data, "dtype") else data
+        array = data if hasattr(data, "dtype") else numpy.asarray(data)
         if dtype is None:
             dtype = array.dtype if hasattr(data, "dtype") or array.dtype.kind != "f" else "float32"
-        if numpy.dtype(dtype).name not in ("float32", "float64") and numpy.dtype(dtype).kind not in "iub":
-            raise TypeError(
-                f"tensor(): {numpy.dtype(dtype)} is not supported: use float32, float64, integers or booleans"
-            )
-    except ValueError as error:
-        raise ValueError(f"tensor(): the data is not a rectangular block of numbers ({error})") from None
-    return Tensor(backend.asarray(array).astype(dtype, copy=True), backend=backend, requires_grad=requires_grad)
+        with numpy.errstate(invalid="raise", over="ignore"):
+            copy = _numbers(backend.asarray(array)).astype(number_type("tensor", dtype), copy=True)
+        if copy.dtype.kind in "iu" and (copy != array).any():
+            raise ValueError("not all of these numbers fit")
+    except (ValueError, FloatingPointError, OverflowError) as error:
+        wanted = f" as {dtype}" if dtype is not None else ""
+        raise ValueError(f"tensor(): the data is not a rectangular block of numbers{wanted} ({error})") from None
+    return Tensor(copy, backend=backend, requires_grad=requires_grad)
+
+
+def number_type(operation: str, dtype: Any) -> numpy.dtype:
+    """The dtype called `dtype`, if tensors can have it."""
+    try:
+        found = numpy.dtype(dtype)
+    except TypeError:
+        found = None
+    if found is None or found.char not in NUMBERS:
+        raise TypeError(
+            f"{operation}: {dtype} is no dtype of a tensor: use float32, float64, whole numbers or booleans"
+        )
+    return found
+
+
+def _numbers(array: Any) -> Any:
+    """The array, if it holds what a tensor can hold; in the machine's own byte order."""
+    if array.dtype.char not in NUMBERS:
+        raise TypeError(
+            f"a tensor holds float32, float64, whole numbers or booleans, not {array.dtype}: {repr(array)[:60]}"
+        )
+    return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
 
 
 def op(function: Callable) -> Callable[..., Tensor]:
@@ -164,16 +196,14 @@ def op(function: Callable) -> Callable[..., Tensor]:
 
     @functools.wraps(function)
     def on_tensors(*inputs: Any, **settings: Any) -> Tensor:
-        xp = _common_backend(name, inputs)
-        arrays = [t.data if isinstance(t, Tensor) else _plain(xp, t) for t in inputs]
+        xp = common_backend(name, inputs)
         try:
+            arrays = [t.data if isinstance(t, Tensor) else _plain(xp, t) for t in inputs]
             with numpy.errstate(all="ignore"):  # infinities and NaNs are values like others, as in PyTorch
                 value, gradients = function(xp, *arrays, **settings)
-        except (ValueError, TypeError, IndexError) as error:
-            if str(error).startswith(name):  # the operation has already explained itself
-                raise
-            shapes = " and ".join(str(getattr(a, "shape", a)) for a in arrays)
-            raise type(error)(f"{name} of {shapes}: {error}") from error
+        except (ValueError, TypeError, IndexError, AttributeError, OverflowError) as error:
+            explain(name, inputs, settings, error)
+            raise
         out = Tensor(value, backend=xp)
         if _recording.on:
             wanted = [
@@ -194,10 +224,24 @@ def _plain(xp: backends.Backend, value: Any) -> Any:
     """An input that is no Tensor: numbers stay Python numbers (they follow the tensor's dtype), lists become arrays."""
     if value is None or (isinstance(value, (bool, int, float)) and not isinstance(value, numpy.generic)):
         return value
-    return value.item() if isinstance(value, numpy.generic) else xp.asarray(value)
+    return value.item() if isinstance(value, numpy.generic) else _numbers(xp.asarray(value))
 
 
-def _common_backend(name: str, inputs: tuple[Any, ...]) -> backends.Backend:
+def explain(name: str, inputs: Any, settings: Any, error: Exception) -> None:
+    """Raise the same error saying in which operation and of what (shapes of arrays), unless it says so already."""
+    if str(error).startswith(name):
+        return
+    given = [str(a.shape) if hasattr(a, "shape") else repr(a)[:60] for a in inputs]
+    given += [f"{key}={repr(value)[:60]}" for key, value in settings.items() if not hasattr(value, "shape")]
+    kind: type[Exception] = TypeError
+    if isinstance(error, (ValueError, OverflowError)):
+        kind = ValueError
+    elif isinstance(error, IndexError):
+        kind = IndexError
+    raise kind(f"{name} of {', '.join(given)}: {error}") from error
+
+
+def common_backend(name: str, inputs: tuple[Any, ...]) -> backends.Backend:
     home = None
     for t in inputs:
         if isinstance(t, Tensor):

@@ -576,6 +576,7 @@ def test_clamp_passes_at_its_limits(backend):
 
 def test_pow_at_zero(backend):
     assert gradients(lambda x: x**0, [0, 2]) == [[0, 0]]
+    assert gradients(lambda x: x**0, [np.inf, np.nan]) == [[0, 0]]
     assert gradients(lambda x: x**1, [0, 2]) == [[1, 1]]
     assert gradients(lambda x: x**2, [0, -2]) == [[0, -4]]
     assert gradients(lambda e: 0.0**e, [0, 2]) == [[0, 0]]

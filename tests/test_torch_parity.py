@@ -167,6 +167,17 @@ def test_conv2d_of_a_transposed_view():
     agree(lambda F, x, w: F.conv2d(x.permute(0, 3, 1, 2), w.transpose(2, 3)), normal(2, 6, 5, 4), normal(3, 4, 2, 3))
 
 
+def test_infinities_are_as_silent_in_every_thread_as_in_pytorch():
+    """Warnings are errors here. This is large enough to be shared out over threads, which have NumPy's settings anew."""
+    x = numpy.ones((8, 8, 32, 32), "float32")
+    x[:, 0, ::7], x[:, 1, ::5] = INF, -INF
+    y = F.conv2d(
+        Tensor(x, requires_grad=True), Tensor(numpy.ones((8, 8, 3, 3), "float32"), requires_grad=True), padding=1
+    )
+    y.backward(numpy.where(numpy.arange(y.numel()).reshape(y.shape) % 2, INF, -INF))
+    assert numpy.isnan(y.numpy()).any()
+
+
 # -- pooling --------------------------------------------------------------------
 WINDOWS = settings(kernel_size=[2, 3, (3, 2)], stride=[None, 1, 2, (3, 1)], padding=[0, 1], ceil_mode=[False, True])
 

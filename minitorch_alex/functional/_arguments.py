@@ -2,13 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+import functools
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar, cast
 
 import numpy
 
 from ..backends.numpy_backend import Pair, Window
-from ..tensor import Tensor
+from ..tensor import Tensor, explain
+
+Function = TypeVar("Function", bound=Callable)
+
+
+def operation(function: Function) -> Function:
+    """Mark a public operation: an error that leaves it names it and what it was given. Its `input` must be a Tensor."""
+    name, takes_input = function.__name__, next(iter(inspect.signature(function).parameters)) == "input"
+
+    @functools.wraps(function)
+    def named(*inputs: Any, **settings: Any) -> Any:
+        if takes_input and inputs and not isinstance(inputs[0], Tensor):
+            raise TypeError(f"{name}: input must be a Tensor, not {type(inputs[0]).__name__}: tensor(...) makes one")
+        try:
+            return function(*inputs, **settings)
+        except (ValueError, TypeError, IndexError, AttributeError, KeyError, OverflowError) as error:
+            explain(name, inputs, settings, error)
+            raise
+
+    return cast(Function, named)
 
 
 def is_whole(value: Any) -> bool:
@@ -21,8 +42,8 @@ def pair(operation: str, name: str, value: Any, least: int) -> Pair:
     both = (value, value) if is_whole(value) else value
     if not (isinstance(both, Sequence) and len(both) == 2 and all(is_whole(v) for v in both)):
         raise TypeError(f"{operation}: {name} must be a whole number or a pair of them, not {value!r}")
-    if min(both) < least:
-        raise ValueError(f"{operation}: {name} must be at least {least}, not {value!r}")
+    if not least <= min(both) <= max(both) < 2**31:
+        raise ValueError(f"{operation}: {name} must be at least {least} and below 2^31, not {value!r}")
     return int(both[0]), int(both[1])
 
 
@@ -47,9 +68,30 @@ def axes(operation: str, dim: Any, ndim: int) -> tuple[int, ...]:
 
 
 def probability(operation: str, p: Any) -> float:
+    if not isinstance(p, (int, float)):
+        raise TypeError(f"{operation}: p must be a number, not {p!r}")
     if not 0 <= p <= 1:
         raise ValueError(f"{operation}: p is the probability of dropping an element, so it lies in [0, 1]; got {p!r}")
     return float(p)
+
+
+def number(operation: str, name: str, value: Any, above: float = -numpy.inf) -> float:
+    """One real number, above a limit."""
+    if not isinstance(value, (int, float, numpy.number)) or isinstance(value, (bool, numpy.complexfloating)):
+        raise TypeError(f"{operation}: {name} must be a number, not {value!r}")
+    if not value > above:
+        raise ValueError(f"{operation}: {name} must be above {above:g}, not {value!r}")
+    return float(value)
+
+
+def optional_vector(operation: str, name: str, value: Any, size: int, meaning: str) -> None:
+    """Insist on None or a Tensor of shape (size,)."""
+    if value is None:
+        return
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{operation}: {name} must be a Tensor or None, not {type(value).__name__}")
+    if value.shape != (size,):
+        raise ValueError(f"{operation}: {name} must have shape ({size},), one per {meaning}, got {value.shape}")
 
 
 def tensor_of(operation: str, name: str, value: Any, dims: tuple[int, ...], layout: str) -> Tensor:
@@ -82,6 +124,8 @@ def pooling_window(
 ) -> Window:
     """The window of a pooling operation over images of `shape` (..., H, W)."""
     kernel = pair(operation, "kernel_size", kernel_size, 1)
+    if not isinstance(ceil_mode, bool):
+        raise TypeError(f"{operation}: ceil_mode must be True or False, not {ceil_mode!r}")
     window = Window(
         kernel,
         pair(operation, "stride", stride, 1) if stride is not None else kernel,
@@ -90,10 +134,10 @@ def pooling_window(
         ceil_mode,
     )
     for i, name in enumerate(("height", "width")):
-        extent, pad = window.extent(i), window.padding[i]
-        if 2 * pad > extent:
+        pad = window.padding[i]
+        if 2 * pad > kernel[i]:
             raise ValueError(
-                f"{operation}: padding {pad} is more than half of the {name} of the window ({extent}), "
+                f"{operation}: padding {pad} is more than half of the {name} of the kernel ({kernel[i]}), "
                 "so some windows would see padding only"
             )
     check_fits(operation, shape, window)
@@ -103,6 +147,8 @@ def pooling_window(
 def check_fits(operation: str, shape: tuple[int, ...], window: Window) -> None:
     """Refuse a window larger than the padded image."""
     H, W = shape[-2:]
+    if not H or not W:
+        raise ValueError(f"{operation}: the input {shape} has no pixels")
     if min(window.output_size(H, W)) < 1:
         padded = (H + 2 * window.padding[0], W + 2 * window.padding[1])
         raise ValueError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..tensor import Tensor, op
-from ._arguments import axis, floating, tensor_of
+from ._arguments import axis, floating, operation, tensor_of
 
 
 @op
@@ -28,6 +28,7 @@ def sigmoid(xp, x):
     return y, (lambda g: g * y * (1 - y),)
 
 
+@operation
 def softmax(input: Tensor, dim: int) -> Tensor:
     """e^x / sum(e^x) along `dim`. The largest score is subtracted first: the ratio stays, and nothing overflows."""
     tensor_of("softmax", "input", input, tuple(range(65)), "of scores")
@@ -43,6 +44,7 @@ def _softmax(xp, x, dim):
     return y, (lambda g: y * (g - (g * y).sum(axis=dim, keepdims=True)),)
 
 
+@operation
 def log_softmax(input: Tensor, dim: int) -> Tensor:
     """log(softmax(x)), exact also where softmax itself would round to 0: x - log(sum(e^x))."""
     tensor_of("log_softmax", "input", input, tuple(range(65)), "of scores")

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy
-
-from ..tensor import Tensor, op
-from ._arguments import floating
+from ..tensor import Tensor, common_backend, number_type, op
+from ._arguments import floating, number, operation
 
 KIND = {"b": 0, "u": 1, "i": 1, "f": 2}
 
@@ -61,6 +59,8 @@ def div(xp, x, y):
 
 @op
 def neg(xp, x):
+    if x.dtype == "bool":
+        raise TypeError("neg: booleans have no negative")
     return -x, (lambda g: -g,)
 
 
@@ -122,8 +122,12 @@ def _unless(xp, lost, tied, g):
     return xp.where(lost, g.dtype.type(0), xp.where(tied, g / 2, g))
 
 
+@operation
 def clamp(input: Tensor, min: float | None = None, max: float | None = None) -> Tensor:
     """Limit every element to [min, max]; at the limits themselves the gradient still passes."""
+    for name, limit in (("min", min), ("max", max)):
+        if limit is not None:
+            number("clamp", name, limit)
     if min is None and max is None:
         raise ValueError("clamp: give min, max or both")
     return _clamp(input, low=min, high=max)
@@ -137,8 +141,10 @@ def _clamp(xp, x, low, high):
     return y, (lambda g: g * inside,)
 
 
+@operation
 def where(condition: Any, input: Any, other: Any) -> Tensor:
     """`input` where the condition (booleans: a tensor or an array) holds, `other` elsewhere."""
+    common_backend("where", (condition, input, other))
     chosen = condition.data if isinstance(condition, Tensor) else condition
     if not isinstance(chosen, bool) and getattr(chosen, "dtype", None) != "bool":
         raise TypeError("where: the condition must be booleans, such as x > 0")
@@ -154,9 +160,11 @@ def _where(xp, x, y, condition):
     )
 
 
+@operation
 def to(input: Tensor, dtype: Any) -> Tensor:
     """The same values as another dtype; the gradient comes back in the old one. Whole numbers carry none."""
-    return _to(input if numpy.dtype(dtype).kind == "f" else input.detach(), dtype=dtype)
+    found = number_type("to", dtype)
+    return _to(input if found.kind == "f" else input.detach(), dtype=found)
 
 
 @op
@@ -164,7 +172,11 @@ def _to(xp, x, dtype):
     return x.astype(dtype), (lambda g: g,)
 
 
+@operation
 def compare(input: Tensor, other: Any, relation: str) -> Tensor:
     """`input` relation `other`, element by element: a boolean tensor, without a gradient."""
-    theirs = other.data if isinstance(other, Tensor) else other
-    return Tensor(getattr(input.data, relation)(theirs), backend=input.backend)
+    common_backend(relation, (input, other))
+    answer = getattr(input.data, relation)(other.data if isinstance(other, Tensor) else other)
+    if answer is NotImplemented or isinstance(other, complex):
+        raise TypeError(f"compare: a tensor has no {relation.strip('_')} with {other!r}")
+    return Tensor(answer, backend=input.backend)

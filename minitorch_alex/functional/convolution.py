@@ -9,10 +9,11 @@ from typing import Any
 
 from ..backends.numpy_backend import Window
 from ..tensor import Tensor, op
-from ._arguments import check_fits, is_whole, pair, same_dtype, tensor_of
+from ._arguments import check_fits, is_whole, operation, optional_vector, pair, same_dtype, tensor_of
 from .shape import pad
 
 
+@operation
 def conv2d(
     input: Tensor,
     weight: Tensor,
@@ -34,8 +35,9 @@ def conv2d(
     """
     tensor_of("conv2d", "input", input, (3, 4), "(N, C, H, W) or (C, H, W)")
     tensor_of("conv2d", "weight", weight, (4,), "(F, C/groups, R, S)")
+    optional_vector("conv2d", "bias", bias, weight.shape[0], "filter")
     same_dtype("conv2d", input=input, weight=weight, bias=bias)
-    _check_channels(input, weight, bias, groups)
+    _check_channels(input, weight, groups)
     if input.ndim == 3:
         batch = input.reshape(1, *input.shape)
         return conv2d(batch, weight, bias, stride, padding, dilation, groups).squeeze(0)
@@ -69,7 +71,7 @@ def _conv2d(xp, x, w, b, window, groups):
     return y, (grad_x, grad_w, grad_b)
 
 
-def _check_channels(input: Tensor, weight: Tensor, bias: Tensor | None, groups: Any) -> None:
+def _check_channels(input: Tensor, weight: Tensor, groups: Any) -> None:
     channels, filters = input.shape[-3], weight.shape[0]
     if not is_whole(groups) or groups < 1:
         raise ValueError(f"conv2d: groups must be a whole number from 1 up, not {groups!r}")
@@ -82,8 +84,6 @@ def _check_channels(input: Tensor, weight: Tensor, bias: Tensor | None, groups: 
         )
     if 0 in weight.shape:
         raise ValueError(f"conv2d: the weight {weight.shape} is empty")
-    if bias is not None and bias.shape != (filters,):
-        raise ValueError(f"conv2d: the bias must have shape ({filters},), one per filter, got {bias.shape}")
 
 
 def _pad_same(x: Tensor, kernel: tuple[int, int], stride: tuple[int, int], dilation: tuple[int, int]) -> Tensor:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from .. import philox
 from ..tensor import Tensor, op
-from ._arguments import probability, tensor_of
+from ._arguments import operation, probability, tensor_of
 
 
+@operation
 def dropout(input: Tensor, p: float = 0.5, training: bool = True, *, stream: str = "dropout") -> Tensor:
     """Set each element to 0 with probability p and multiply the others by 1/(1-p), so that the expectation stays.
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from ..tensor import Tensor, op
-from ._arguments import same_dtype, tensor_of
+from ._arguments import operation, optional_vector, same_dtype, tensor_of
 
 
+@operation
 def matmul(input: Tensor, other: Tensor) -> Tensor:
     """(..., M, K) @ (..., K, L) -> (..., M, L); leading dimensions broadcast.
 
@@ -42,18 +43,18 @@ def _matmul(xp, x, y):
     return x @ y, (grad_x, grad_y)
 
 
+@operation
 def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """y = x w^T + b: input (..., I), weight (O, I), bias (O,) -> (..., O)."""
     tensor_of("linear", "input", input, tuple(range(1, 65)), "(..., I)")
     tensor_of("linear", "weight", weight, (2,), "(O, I)")
+    optional_vector("linear", "bias", bias, weight.shape[0], "output")
     same_dtype("linear", input=input, weight=weight, bias=bias)
     if input.shape[-1] != weight.shape[1]:
         raise ValueError(
             f"linear: input {input.shape} has {input.shape[-1]} features, but the weight {weight.shape} takes "
             f"{weight.shape[1]} (images are flattened first: x.flatten(1))"
         )
-    if bias is not None and bias.shape != weight.shape[:1]:
-        raise ValueError(f"linear: the bias must have shape ({weight.shape[0]},), one per output, got {bias.shape}")
     return _linear(input, weight, bias)
 
 

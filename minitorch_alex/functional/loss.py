@@ -5,13 +5,12 @@ from __future__ import annotations
 import warnings
 from typing import Any
 
-import numpy
-
-from ..tensor import Tensor, op
-from ._arguments import tensor_of
+from ..tensor import Tensor, common_backend, op
+from ._arguments import is_whole, operation, tensor_of
 from .activation import log_softmax_of
 
 
+@operation
 def cross_entropy(
     input: Tensor,
     target: Any,
@@ -30,11 +29,15 @@ def cross_entropy(
     count. With label_smoothing s the truth is (1 - s) on the label plus s/K on every class.
     """
     _check_scores("cross_entropy", input, reduction)
+    if not isinstance(label_smoothing, (int, float)):
+        raise TypeError(f"cross_entropy: label_smoothing must be a number, not {label_smoothing!r}")
     if not 0 <= label_smoothing <= 1:
         raise ValueError(f"cross_entropy: label_smoothing lies in [0, 1], got {label_smoothing!r}")
-    xp, K, dim = input.backend, _classes(input), _class_dim(input)
+    if not is_whole(ignore_index):
+        raise TypeError(f"cross_entropy: ignore_index must be a whole number, not {ignore_index!r}")
+    xp, K, dim = common_backend("cross_entropy", (input, target, weight)), _classes(input), _class_dim(input)
     class_weight = _class_weight("cross_entropy", input, weight)
-    theirs = target.data if isinstance(target, Tensor) else xp.asarray(target)
+    theirs = (target if isinstance(target, Tensor) else Tensor(target, backend=xp)).data
     if theirs.dtype.kind == "f":
         if theirs.shape != input.shape:
             raise ValueError(
@@ -78,12 +81,13 @@ def _cross_entropy(xp, x, truth, dim, reduction, count, looked_at):
     return _reduce(surprise, reduction, count), (grad_x, grad_truth)
 
 
+@operation
 def nll_loss(
     input: Tensor, target: Any, weight: Any = None, *, ignore_index: int = -100, reduction: str = "mean"
 ) -> Tensor:
     """-input[label]: cross entropy of scores that have been through log_softmax. Shapes and arguments as there."""
     _check_scores("nll_loss", input, reduction)
-    theirs = target.data if isinstance(target, Tensor) else input.backend.asarray(target)
+    theirs = (target if isinstance(target, Tensor) else Tensor(target, backend=input.backend)).data
     hot, _ = _one_hot("nll_loss", input, theirs, ignore_index)
     picked, dim = hot * _class_weight("nll_loss", input, weight), _class_dim(input)
     return _nll_loss(input, picked=picked, dim=dim, reduction=reduction, count=float(picked.sum()), looked_at=hot)
@@ -95,14 +99,16 @@ def _nll_loss(xp, log_p, picked, dim, reduction, count, looked_at):
     return _reduce(loss, reduction, count), (lambda g: -_each(xp, g, dim, reduction, count, looked_at) * picked,)
 
 
+@operation
 def mse_loss(input: Tensor, target: Any, *, reduction: str = "mean") -> Tensor:
     """(input - target)^2, averaged over all elements. The shapes should agree; if they do not, they broadcast."""
     _check_reduction("mse_loss", reduction)
-    shape = tuple(getattr(target, "shape", numpy.shape(target)))
-    if shape != input.shape:
+    target = target if isinstance(target, Tensor) else Tensor(target, backend=input.backend)
+    if target.shape != input.shape:
         warnings.warn(
-            f"mse_loss: input {input.shape} and target {shape} differ, so they broadcast: probably not what you mean",
-            stacklevel=2,
+            f"mse_loss: input {input.shape} and target {target.shape} differ, so they broadcast: "
+            "probably not what you mean",
+            stacklevel=3,
         )
     distance = input - target
     square = distance * distance
@@ -135,7 +141,10 @@ def _class_weight(operation: str, input: Tensor, weight: Any) -> Any:
         return xp.ones((), input.dtype)
     if isinstance(weight, Tensor) and weight.requires_grad:
         raise TypeError(f"{operation}: there is no gradient for the class weights; detach() them first")
-    values = xp.asarray(weight.data if isinstance(weight, Tensor) else weight).astype(input.dtype)
+    try:
+        values = (weight if isinstance(weight, Tensor) else Tensor(weight, backend=xp)).data.astype(input.dtype)
+    except TypeError as error:
+        raise TypeError(f"{operation}: weight: {error}") from None
     if values.shape != (K,):
         raise ValueError(f"{operation}: weight must hold one number per class, shape ({K},), got {values.shape}")
     return values.reshape((K,) + (1,) * (input.ndim - 1 - _class_dim(input)))

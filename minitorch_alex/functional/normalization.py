@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from ..tensor import Tensor, op
-from ._arguments import is_whole, same_dtype, tensor_of
+from ..tensor import Tensor, common_backend, op
+from ._arguments import is_whole, number, operation, optional_vector, same_dtype, tensor_of
 
 
+@operation
 def local_response_norm(input: Tensor, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0) -> Tensor:
     """Divide each channel by the energy of its neighbours: input (N, C, ...) -> the same shape.
 
@@ -24,6 +25,7 @@ def local_response_norm(input: Tensor, size: int, alpha: float = 1e-4, beta: flo
     tensor_of("local_response_norm", "input", input, tuple(range(3, 65)), "(N, C, ...) with at least 3 dimensions")
     if not is_whole(size) or size < 1:
         raise ValueError(f"local_response_norm: size, the channels in a window, must be at least 1, not {size!r}")
+    alpha, beta, k = (number("local_response_norm", n, v) for n, v in (("alpha", alpha), ("beta", beta), ("k", k)))
     return _local_response_norm(input, size=int(size), alpha=alpha, beta=beta, k=k)
 
 
@@ -33,6 +35,7 @@ def _local_response_norm(xp, x, size, alpha, beta, k):
     return y, (lambda gy: xp.local_response_norm_gradient(gy, x, scale, size, alpha, beta),)
 
 
+@operation
 def batch_norm(
     input: Tensor,
     running_mean: Tensor | None,
@@ -51,13 +54,16 @@ def batch_norm(
     (the variance unbiased, as in PyTorch); otherwise the running ones are used.
     """
     tensor_of("batch_norm", "input", input, tuple(range(2, 65)), "(N, C, ...)")
-    same_dtype("batch_norm", input=input, weight=weight, bias=bias)
     C = input.shape[1]
-    for name, t in (("running_mean", running_mean), ("running_var", running_var), ("weight", weight), ("bias", bias)):
-        if t is not None and t.shape != (C,):
-            raise ValueError(
-                f"batch_norm: {name} must have shape ({C},), one per channel of {input.shape}, got {t.shape}"
-            )
+    parts = {"running_mean": running_mean, "running_var": running_var, "weight": weight, "bias": bias}
+    for name, t in parts.items():
+        optional_vector("batch_norm", name, t, C, f"channel of {input.shape}")
+    same_dtype("batch_norm", input=input, **parts)
+    if (running_mean is None) != (running_var is None):
+        raise ValueError("batch_norm: give both running_mean and running_var, or neither")
+    number("batch_norm", "eps", eps, above=0)
+    number("batch_norm", "momentum", momentum)
+    common_backend("batch_norm", (input, *parts.values()))
     if training:
         return _batch_norm_training(input, weight, bias, running_mean, running_var, momentum, eps)
     if running_mean is None or running_var is None:

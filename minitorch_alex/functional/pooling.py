@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy
 
 from ..backends.numpy_backend import Window
 from ..tensor import Tensor, op
-from ._arguments import is_whole, pooling_window, tensor_of
+from ._arguments import is_whole, operation, pooling_window, tensor_of
 
 Size = int | tuple[int, int]
 
 
+@operation
 def max_pool2d(
     input: Tensor,
     kernel_size: Size,
@@ -41,6 +43,7 @@ def _max_pool2d(xp, x, window):
     return y, (lambda gy: xp.max_pool2d_gradient(gy, winner, shape, window),)
 
 
+@operation
 def avg_pool2d(
     input: Tensor,
     kernel_size: Size,
@@ -57,8 +60,9 @@ def avg_pool2d(
     """
     tensor_of("avg_pool2d", "input", input, (3, 4), "(N, C, H, W) or (C, H, W)")
     window = pooling_window("avg_pool2d", input.shape, kernel_size, stride, padding, 1, ceil_mode)
-    if divisor_override == 0:
-        raise ValueError("avg_pool2d: divisor_override must not be 0")
+    if divisor_override is not None and not (is_whole(divisor_override) and divisor_override):
+        kind = ValueError if is_whole(divisor_override) else TypeError
+        raise kind(f"avg_pool2d: divisor_override must be a whole number other than 0, not {divisor_override!r}")
     H, W = input.shape[-2:]
     rows, columns = (_pixels_counted(window, axis, n, count_include_pad) for axis, n in enumerate((H, W)))
     divisor = numpy.multiply.outer(rows, columns) if divisor_override is None else numpy.array(divisor_override)
@@ -84,6 +88,7 @@ def _avg_pool2d(xp, x, window, divisor):
     return xp.sum_pool2d(x, window) / divisor, (lambda gy: xp.sum_pool2d_gradient(gy / divisor, shape, window),)
 
 
+@operation
 def adaptive_avg_pool2d(input: Tensor, output_size: Any) -> Tensor:
     """Means over windows chosen so that the output is P x Q whatever the input: (N, C, H, W) -> (N, C, P, Q).
 
@@ -91,7 +96,7 @@ def adaptive_avg_pool2d(input: Tensor, output_size: Any) -> Tensor:
     keeps a size.
     """
     tensor_of("adaptive_avg_pool2d", "input", input, (3, 4), "(N, C, H, W) or (C, H, W)")
-    sizes = (output_size, output_size) if output_size is None or is_whole(output_size) else tuple(output_size)
+    sizes = tuple(output_size) if isinstance(output_size, Sequence) else (output_size, output_size)
     if len(sizes) != 2 or not all(n is None or (is_whole(n) and n >= 0) for n in sizes):
         raise ValueError(f"adaptive_avg_pool2d: output_size is one or two whole numbers or None, not {output_size!r}")
     if 0 in input.shape[-3:]:

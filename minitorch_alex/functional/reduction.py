@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from ..tensor import Tensor, op
-from ._arguments import axes, axis
+from ._arguments import axes, axis, operation
 
 Dim = int | tuple[int, ...] | list[int] | None
 
@@ -22,6 +22,7 @@ def _as_floats(operation: str, input: Tensor) -> Tensor:
     return input
 
 
+@operation
 def sum(input: Tensor, dim: Dim = None, keepdim: bool = False) -> Tensor:
     """The sum over the given dimensions, or over all of them."""
     return _sum(input, dims=axes("sum", dim, input.ndim), keepdim=keepdim)
@@ -32,6 +33,7 @@ def _sum(xp, x, dims, keepdim):
     return x.sum(axis=dims, keepdims=keepdim), (lambda g: _spread(xp, g, dims, x.shape),)
 
 
+@operation
 def mean(input: Tensor, dim: Dim = None, keepdim: bool = False) -> Tensor:
     """The mean over the given dimensions, or over all of them; NaN of nothing."""
     return _mean(_as_floats("mean", input), dims=axes("mean", dim, input.ndim), keepdim=keepdim)
@@ -45,6 +47,7 @@ def _mean(xp, x, dims, keepdim):
     return y, (lambda g: _spread(xp, g / (count or 1), dims, x.shape),)
 
 
+@operation
 def var(input: Tensor, dim: Dim = None, unbiased: bool = True, keepdim: bool = False) -> Tensor:
     """The variance: the mean squared distance from the mean, with n - 1 in place of n where `unbiased`.
 
@@ -69,11 +72,13 @@ def _count(shape: tuple[int, ...], dims: tuple[int, ...]) -> int:
     return count
 
 
+@operation
 def amax(input: Tensor, dim: Dim = (), keepdim: bool = False) -> Tensor:
     """The largest element over the given dimensions; equal ones share the gradient. NaN wins."""
     return _extreme(input, dims=axes("amax", dim, input.ndim), keepdim=keepdim, largest=True)
 
 
+@operation
 def amin(input: Tensor, dim: Dim = (), keepdim: bool = False) -> Tensor:
     """The smallest element over the given dimensions; equal ones share the gradient. NaN wins."""
     return _extreme(input, dims=axes("amin", dim, input.ndim), keepdim=keepdim, largest=False)
@@ -82,7 +87,8 @@ def amin(input: Tensor, dim: Dim = (), keepdim: bool = False) -> Tensor:
 @op
 def _extreme(xp, x, dims, keepdim, largest):
     if any(x.shape[i] == 0 for i in dims):
-        raise ValueError(f"there is no {'largest' if largest else 'smallest'} element among none, along dim {dims}")
+        kind = "largest" if largest else "smallest"
+        raise ValueError(f"shape {x.shape} has no elements along dim {dims}, so there is no {kind} one")
     y = (x.max if largest else x.min)(axis=dims, keepdims=True)
 
     def grad_x(g):
@@ -99,6 +105,7 @@ class Maximum(NamedTuple):
     indices: Tensor
 
 
+@operation
 def max(input: Tensor, dim: Any = None, keepdim: bool = False) -> Tensor | Maximum:
     """Without `dim` the largest element of all (equal ones share the gradient).
 
@@ -127,9 +134,11 @@ def _take_along(xp, x, indices, dim):
     return xp.take_along_axis(x, indices, dim), (grad_x,)
 
 
+@operation
 def argmax(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
     """Where the largest element stands, the first of equal ones. Without `dim`, counted through all elements."""
-    where = None if dim is None or not input.ndim else axis("argmax", dim, input.ndim)
+    where = None if dim is None else axis("argmax", dim, input.ndim)
+    where = where if input.ndim else None
     if not (input.data.size if where is None else input.shape[where]):
         raise ValueError(f"argmax: shape {input.shape} has no elements to choose from along dim {dim}")
     return Tensor(input.data.argmax(axis=where, keepdims=keepdim), backend=input.backend)

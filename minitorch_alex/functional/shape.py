@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy
 
-from ..tensor import Tensor, op
-from ._arguments import axis, is_whole
+from ..tensor import Tensor, common_backend, op
+from ._arguments import axis, is_whole, number, operation
 
 
 def _sizes(shape: tuple[Any, ...]) -> tuple[int, ...]:
@@ -16,8 +16,12 @@ def _sizes(shape: tuple[Any, ...]) -> tuple[int, ...]:
     return tuple(shape[0]) if len(shape) == 1 and isinstance(shape[0], Sequence) else shape
 
 
+@operation
 def reshape(input: Tensor, *shape: Any) -> Tensor:
     """The same elements in row-major order under another shape; one size may be -1, and is then worked out."""
+    for size in _sizes(shape):
+        if is_whole(size) and size < -1:
+            raise ValueError(f"reshape: {size} is no size in {_sizes(shape)}")
     return _reshape(input, shape=_sizes(shape))
 
 
@@ -26,6 +30,7 @@ def _reshape(xp, x, shape):
     return x.reshape(shape), (lambda g: g.reshape(x.shape),)
 
 
+@operation
 def flatten(input: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
     """Dimensions start_dim ... end_dim become one: flatten(x, 1) turns (N, C, H, W) into (N, C*H*W)."""
     first, last = axis("flatten", start_dim, input.ndim), axis("flatten", end_dim, input.ndim)
@@ -35,6 +40,7 @@ def flatten(input: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
     return reshape(input, *input.shape[:first], size, *input.shape[last + 1 :])
 
 
+@operation
 def squeeze(input: Tensor, dim: Any = None) -> Tensor:
     """Drop dimensions of size 1: the given ones, or all."""
     dims = range(input.ndim) if dim is None else dim if isinstance(dim, Sequence) else (dim,)
@@ -42,12 +48,14 @@ def squeeze(input: Tensor, dim: Any = None) -> Tensor:
     return reshape(input, [n for i, n in enumerate(input.shape) if n != 1 or i not in drop])
 
 
+@operation
 def unsqueeze(input: Tensor, dim: int) -> Tensor:
     """Insert a dimension of size 1 at `dim`."""
     at = axis("unsqueeze", dim, input.ndim + 1)
     return reshape(input, [*input.shape[:at], 1, *input.shape[at:]])
 
 
+@operation
 def permute(input: Tensor, *dims: Any) -> Tensor:
     """Reorder the dimensions: dimension i of the result is dimension dims[i] of the input."""
     order = tuple(axis("permute", d, input.ndim) for d in _sizes(dims))
@@ -62,6 +70,7 @@ def _permute(xp, x, order):
     return x.transpose(order), (lambda g: g.transpose(back),)
 
 
+@operation
 def transpose(input: Tensor, dim0: int, dim1: int) -> Tensor:
     """Swap two dimensions."""
     order = list(range(input.ndim))
@@ -71,6 +80,7 @@ def transpose(input: Tensor, dim0: int, dim1: int) -> Tensor:
     return _permute(input, order=tuple(order))
 
 
+@operation
 def expand(input: Tensor, *sizes: Any) -> Tensor:
     """Repeat dimensions of size 1 (and new leading ones) without copying; -1 keeps a size."""
     wanted = _sizes(sizes)
@@ -88,9 +98,11 @@ def _expand(xp, x, shape):
     return xp.broadcast_to(x, shape), (lambda g: g,)  # the walk adds the copies up
 
 
+@operation
 def getitem(input: Tensor, index: Any) -> Tensor:
     """input[index]: whole numbers, slices, None, `...`, arrays or tensors of whole numbers or booleans."""
     parts = index if isinstance(index, tuple) else (index,)
+    common_backend("getitem", (input, *parts))
     return _getitem(input, index=tuple(_index(part) for part in parts))
 
 
@@ -120,12 +132,12 @@ def _getitem(xp, x, index):
     return x[index], (grad_x,)
 
 
+@operation
 def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     """Join tensors end to end along `dim`; their other sizes agree."""
-    if not len(tensors):
-        raise ValueError("cat: there is nothing to join")
-    if not tensors[0].ndim:
-        raise ValueError("cat: 0-d tensors cannot be joined end to end; use stack")
+    _check_tensors("cat", tensors)
+    if any(not t.ndim for t in tensors):
+        raise ValueError(f"cat: 0-d tensors cannot be joined end to end; use stack. Shapes: {_shapes(tensors)}")
     return _cat(*tensors, dim=axis("cat", dim, tensors[0].ndim))
 
 
@@ -140,15 +152,29 @@ def _cat(xp, *arrays, dim):
     return xp.concatenate(arrays, axis=dim), tuple(piece(i) for i in range(len(arrays)))
 
 
+@operation
 def stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     """Join tensors of one shape along a new dimension."""
-    if not len(tensors):
-        raise ValueError("stack: there is nothing to join")
+    _check_tensors("stack", tensors)
     if len({t.shape for t in tensors}) > 1:
-        raise ValueError(f"stack: the shapes differ: {', '.join(str(t.shape) for t in tensors)}")
-    return cat([unsqueeze(t, dim) for t in tensors], axis("stack", dim, tensors[0].ndim + 1))
+        raise ValueError(f"stack: the shapes differ: {_shapes(tensors)}")
+    at = axis("stack", dim, tensors[0].ndim + 1)
+    return cat([unsqueeze(t, at) for t in tensors], at)
 
 
+def _check_tensors(name: str, tensors: Any) -> None:
+    kinds = [type(t).__name__ for t in tensors] if isinstance(tensors, Sequence) else repr(tensors)
+    if not isinstance(tensors, Sequence) or not all(isinstance(t, Tensor) for t in tensors):
+        raise TypeError(f"{name}: a list of Tensors is needed, not {kinds}")
+    if not tensors:
+        raise ValueError(f"{name}: there is nothing to join")
+
+
+def _shapes(tensors: Sequence[Tensor]) -> str:
+    return ", ".join(str(t.shape) for t in tensors)
+
+
+@operation
 def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float = 0) -> Tensor:
     """Surround the last dimensions with `value`.
 
@@ -156,6 +182,9 @@ def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float 
     """
     if mode != "constant":
         raise ValueError(f"pad: mode {mode!r} is not supported, only 'constant'")
+    if not isinstance(pad, Sequence) or isinstance(pad, str):
+        raise TypeError(f"pad: {pad!r} must be a sequence of whole numbers, two for each padded dimension")
+    number("pad", "value", value)
     if len(pad) % 2 or len(pad) > 2 * input.ndim or not all(is_whole(n) for n in pad):
         raise ValueError(
             f"pad: {tuple(pad)} must be two whole numbers (before, after) for each padded dimension, the last "
@@ -163,7 +192,7 @@ def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float 
         )
     around = [(0, 0)] * (input.ndim - len(pad) // 2) + [(pad[i], pad[i + 1]) for i in range(len(pad) - 2, -1, -2)]
     for n, (before, after) in zip(input.shape, around, strict=True):
-        if n + before + after < 0:
+        if n + min(before, 0) + min(after, 0) < 0:
             raise ValueError(f"pad: {tuple(pad)} cuts more from shape {input.shape} than there is")
     return _pad(input, around=around, value=value)
 

@@ -1,0 +1,316 @@
+"""A run that was stopped, killed or torn and then resumed equals the one that never stopped, bit for bit."""
+
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from test_data import cifar_batches, write_binary
+from test_train import _leave_the_process_alone, few_digits, keep_digits, log_of, run, untimed  # noqa: F401
+
+from minitorch_alex import backends, philox, train
+from minitorch_alex.checkpoint import read_checkpoint
+from minitorch_alex.run_folder import RunFolder
+
+pytestmark = pytest.mark.usefixtures("_leave_the_process_alone")
+BACKENDS = [
+    "numpy",
+    pytest.param("numba", marks=pytest.mark.skipif(bool(backends.why_not("numba")), reason="no numba")),
+]
+
+
+@pytest.fixture(autouse=True)
+def _no_pictures(monkeypatch):
+    monkeypatch.setattr(train, "draw", lambda run: None)
+
+
+def outcome(folder: str | Path) -> tuple[dict, dict, list]:
+    """All that a run leaves and that must not depend on whether it was stopped: arrays, counters, log."""
+    arrays, info = read_checkpoint(Path(folder) / "checkpoint.safetensors")
+    return {name: (a.dtype, a.shape, a.tobytes()) for name, a in arrays.items()}, info, untimed(log_of(Path(folder)))
+
+
+def assert_same(folder: str | Path, other: str | Path) -> None:
+    for mine, theirs in zip(outcome(folder), outcome(other), strict=True):
+        assert mine == theirs
+
+
+def disturb() -> None:
+    """What may have happened in this process before a run is resumed."""
+    philox.manual_seed(12345)
+    philox.set_step(777)
+    np.random.seed(3)
+
+
+def stop_after(monkeypatch, *steps: int, times: int = 1) -> None:
+    """Ctrl-C in these steps (here: when they are written to the log)."""
+    whole = RunFolder.log
+
+    def log(self, **line):
+        whole(self, **line)
+        if "loss" in line and line["step"] in steps:
+            for _ in range(times):
+                signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(RunFolder, "log", log)
+
+
+# 160 images, 5 steps an epoch; the rate drops once before and once after the places where runs are stopped
+SETTINGS = ["--epochs", 4, "--batch-size", 32, "--milestones", 1, 3]
+PLATEAU = ["--epochs", 4, "--batch-size", 32, "--schedule", "plateau", "--patience", 0, "--lr", 1e-6]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("workers", [1, 3])
+def test_more_epochs(backend, workers, few_digits):  # noqa: F811
+    common = [*SETTINGS, "--backend", backend, "--workers", workers]
+    assert run(*common, "--out", "whole") == 0
+    assert run(*common, "--epochs", 2, "--out", "parts") == 0
+    for epochs in (3, 4):
+        disturb()
+        assert run("--resume", "parts", "--epochs", epochs) == 0
+    assert_same("parts", "whole")
+    assert len({line["lr"] for line in log_of(Path("parts")) if "lr" in line}) == 3
+
+
+@pytest.mark.parametrize("form", ["paper", "torch"])
+def test_plateau_goes_on_counting(form, few_digits):  # noqa: F811
+    """At such a learning rate nothing improves: each epoch without progress lowers the rate, three times."""
+    common = [*PLATEAU, "--sgd", form]
+    assert run(*common, "--epochs", 6, "--out", "whole") == 0
+    assert run(*common, "--epochs", 2, "--out", "parts") == 0
+    assert run("--resume", "parts", "--epochs", 6) == 0
+    assert_same("parts", "whole")
+    assert outcome("parts")[1]["schedule"]["reductions"] == 3
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("workers", [1, 3])
+@pytest.mark.parametrize("schedule", [SETTINGS, PLATEAU], ids=["step", "plateau"])
+def test_stopped_in_the_middle(backend, workers, schedule, few_digits, monkeypatch, capsys):  # noqa: F811
+    """After the first step, in mid-epoch, after the last step of an epoch and the first of the next, in the last one."""
+    common = [*schedule, "--backend", backend, "--workers", workers]
+    assert run(*common, "--out", "whole") == 0
+    stops = [1, 3, 10, 11, 20]
+    stop_after(monkeypatch, *stops)
+    assert run(*common, "--out", "parts") == 130
+    for step in stops:
+        shown = capsys.readouterr().out
+        assert f"after step {step} " in shown
+        assert shown.rstrip().endswith("python -m minitorch_alex.train --resume parts")
+        assert outcome("parts")[2][-1]["step"] == step
+        disturb()
+        assert run("--resume", "parts") == (130 if step < 20 else 0)
+    assert_same("parts", "whole")
+    assert [line["step"] for line in log_of(Path("parts")) if "loss" in line] == list(range(1, 21))
+
+
+def test_stopped_while_evaluating(few_digits, monkeypatch):  # noqa: F811
+    """Nothing is lost; in the last epoch the run is simply done."""
+    assert run(*SETTINGS, "--out", "whole") == 0
+    whole, calls = train.evaluate, []
+
+    def evaluate(*arguments):
+        calls.append(1)
+        if len(calls) in (2, 4):
+            signal.raise_signal(signal.SIGTERM)
+        return whole(*arguments)
+
+    monkeypatch.setattr(train, "evaluate", evaluate)
+    assert run(*SETTINGS, "--out", "parts") == 143
+    assert run("--resume", "parts") == 0
+    assert_same("parts", "whole")
+
+
+def test_the_second_ctrl_c_does_not_wait(few_digits, monkeypatch, capsys):  # noqa: F811
+    assert run(*SETTINGS, "--out", "whole") == 0
+    with monkeypatch.context() as patch:
+        stop_after(patch, 8, times=2)
+        assert run(*SETTINGS, "--out", "parts") == 130
+    assert read_checkpoint(Path("parts/checkpoint.safetensors"))[1]["progress"]["step"] == 5
+    assert log_of(Path("parts"))[-1]["step"] == 8
+    assert len(capsys.readouterr().err.splitlines()) == 1
+    assert run("--resume", "parts") == 0
+    assert_same("parts", "whole")
+
+
+@pytest.mark.parametrize(
+    "torn", ['{"step": 8, "epoch": 2, "at": 1.6, "lo', '{"step"', "{", '{"epoch": 2, "test_top1": 0.']
+)
+def test_a_torn_log_line_is_dropped(torn, few_digits, monkeypatch):  # noqa: F811
+    assert run(*SETTINGS, "--out", "whole") == 0
+    with monkeypatch.context() as patch:
+        stop_after(patch, 7)
+        assert run(*SETTINGS, "--out", "parts") == 130
+    with open("parts/log.jsonl", "a") as file:
+        file.write(torn)
+    assert run("--resume", "parts") == 0
+    assert_same("parts", "whole")
+
+
+def test_a_run_that_is_done_stays_as_it_is(few_digits):  # noqa: F811
+    assert run(*SETTINGS, "--out", "done") == 0
+    before = outcome("done")
+    for options in ([], ["--epochs", 2]):
+        assert run("--resume", "done", *options) == 0
+        assert outcome("done") == before
+
+
+def test_another_backend_can_take_over(few_digits):  # noqa: F811
+    if backends.why_not("numba"):
+        pytest.skip(backends.why_not("numba"))
+    assert run(*SETTINGS, "--backend", "numpy", "--out", "whole") == 0
+    assert run(*SETTINGS, "--epochs", 2, "--backend", "numba", "--out", "parts") == 0
+    assert run("--resume", "parts", "--epochs", 4, "--backend", "numpy") == 0
+    (a, _, log), (b, _, other) = outcome("parts"), outcome("whole")
+    assert a.keys() == b.keys()
+    assert log[-1]["train_loss"] == pytest.approx(other[-1]["train_loss"], rel=1e-3)
+    for name in a:
+        assert np.allclose(np.frombuffer(a[name][2], "f4"), np.frombuffer(b[name][2], "f4"), atol=1e-3), name
+
+
+def test_other_images_are_noticed(few_digits, monkeypatch, capsys):  # noqa: F811
+    """Step 3 of an epoch over other images is another step."""
+    assert run(*SETTINGS, "--epochs", 2, "--out", "run") == 0
+    before = outcome("run")
+    keep_digits(monkeypatch, 150, 80)
+    capsys.readouterr()
+    assert run("--resume", "run", "--epochs", 4) == 2
+    assert "other data" in capsys.readouterr().err
+    assert outcome("run") == before
+
+
+# -- processes that are really stopped and killed ---------------------------------------
+@pytest.fixture(scope="module")
+def images(tmp_path_factory) -> Path:
+    """A folder in CIFAR-10's form: 40 images to learn from, 8 to test on."""
+    return write_binary(tmp_path_factory.mktemp("images"), cifar_batches(8))
+
+
+MANY = ["--epochs", "60", "--batch-size", "10", "--milestones", "8", "40"]
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(images, tmp_path_factory) -> Path:
+    """60 epochs of four steps, each with a checkpoint, in a process of its own."""
+    folder = tmp_path_factory.mktemp("uninterrupted") / "run"
+    command = [sys.executable, "-m", "minitorch_alex.train", *MANY, "--data", str(images), "--out", str(folder)]
+    subprocess.run(command, check=True, capture_output=True)
+    return folder
+
+
+def start(*arguments: str) -> subprocess.Popen:
+    command = [sys.executable, "-m", "minitorch_alex.train", *arguments]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def wait_until(condition, process: subprocess.Popen) -> None:
+    for _ in range(6000):
+        if condition() or process.poll() is not None:
+            return
+        time.sleep(0.01)
+    process.kill()
+    raise AssertionError("it took too long")
+
+
+def lines_in(file: Path) -> int:
+    return file.read_bytes().count(b"\n") if file.exists() else 0
+
+
+@pytest.mark.parametrize(("number", "status", "lines"), [(signal.SIGINT, 130, 3), (signal.SIGTERM, 143, 32)])
+def test_signals(number, status, lines, images, uninterrupted):
+    process = start(*MANY, "--data", str(images), "--out", "run")
+    wait_until(lambda: lines_in(Path("run/log.jsonl")) >= lines, process)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (status, "")
+    step = int(re.search(r"Stopped after step (\d+) and saved\.", out)[1])
+    assert "python -m minitorch_alex.train --resume run" in out
+    assert outcome("run")[1]["progress"]["step"] == step
+    assert outcome("run")[2][-1]["step"] == step
+    assert run("--resume", "run") == 0
+    assert_same("run", uninterrupted)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_killed_at_any_moment(seed, images, uninterrupted):
+    """kill -9, twice, wherever it hits: in a step, in a checkpoint, in between."""
+    moments = random.Random(seed)
+    checkpoint = Path("run/checkpoint.safetensors")
+    arguments = [*MANY, "--data", str(images), "--out", "run"]
+    for _ in range(2):
+        process = start(*arguments)
+        before = lines_in(Path("run/log.jsonl"))
+        wait_until(lambda: checkpoint.exists() and lines_in(Path("run/log.jsonl")) > before, process)  # noqa: B023
+        time.sleep(moments.uniform(0, 0.3))
+        process.kill()
+        process.communicate()
+        arguments = ["--resume", "run"]
+    assert outcome("run")[1]["progress"]["step"] < 240, "it was too fast to be killed"
+    assert run("--resume", "run") == 0
+    assert_same("run", uninterrupted)
+
+
+KILLED = {
+    "while the third checkpoint is written": (
+        "import os\nfrom minitorch_alex import checkpoint\nwhole, calls = os.fsync, []\n"
+        "def fsync(number):\n"
+        "    calls.append(1)\n"
+        "    if len(calls) == 5:\n"  # config.toml and log.jsonl were the first two
+        "        os.ftruncate(number, 5000); os._exit(9)\n"
+        "    whole(number)\n"
+        "os.fsync = fsync\n"
+    ),
+    "between the log and the checkpoint": (
+        "import os\nfrom minitorch_alex import train\nwhole = train.Run.save\n"
+        "train.Run.save = lambda run: os._exit(9) if run.progress.epoch == 3 else whole(run)\n"
+    ),
+    "within a line of the log": (
+        "import os\nfrom minitorch_alex.run_folder import RunFolder\nwhole = RunFolder.log\n"
+        "def log(self, **line):\n"
+        "    if line['step'] == 11:\n"
+        "        self.log_file.open('a').write('{\"step\": 11, \"ep'); os._exit(9)\n"
+        "    whole(self, **line)\n"
+        "RunFolder.log = log\n"
+    ),
+}
+
+
+@pytest.mark.parametrize("where", KILLED)
+def test_killed_at_the_worst_moments(where, images, uninterrupted):
+    code = "import sys\n" + KILLED[where] + "from minitorch_alex.train import main\nsys.exit(main(sys.argv[1:]))\n"
+    command = [sys.executable, "-c", code, *MANY, "--data", str(images), "--out", "run"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (9, "")
+    progress = read_checkpoint(Path("run/checkpoint.safetensors"))[1]["progress"]
+    assert (progress["epoch"], progress["step"]) == (2, 8)
+    assert run("--resume", "run") == 0
+    assert_same("run", uninterrupted)
+    assert not list(Path("run").glob("*.tmp"))
+
+
+def test_killed_before_the_first_checkpoint(images, capsys):
+    """There is nothing to resume, and the answer says so in one line."""
+    shutil.rmtree("run", ignore_errors=True)
+    process = start(*MANY, "--data", str(images), "--out", "run")
+    wait_until(lambda: os.path.exists("run/log.jsonl"), process)
+    process.kill()
+    process.communicate()
+    if os.path.exists("run/checkpoint.safetensors"):
+        pytest.skip("the first checkpoint came too early")
+    assert run("--resume", "run") == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_log_lines_are_whole_json(uninterrupted):
+    lines = (uninterrupted / "log.jsonl").read_text().splitlines()
+    assert len(lines) == 60 * 5
+    assert all(isinstance(json.loads(line), dict) for line in lines)
