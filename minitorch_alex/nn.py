@@ -92,11 +92,11 @@ class Module:
             if isinstance(value, Module):
                 yield from value.named_modules(f"{prefix}.{name}" if prefix else name)
 
-    def _named(self, kind: type[Tensor]) -> Iterator[tuple[str, Tensor]]:
+    def _named(self, *kinds: type[Tensor]) -> Iterator[tuple[str, Tensor]]:
         seen = set()
         for path, module in self.named_modules():
             for name, value in module.members():
-                if isinstance(value, kind) and value not in seen:
+                if isinstance(value, kinds) and value not in seen:
                     seen.add(value)  # a shared parameter counts once
                     yield (f"{path}.{name}" if path else name), value
 
@@ -128,10 +128,9 @@ class Module:
         """Convert every floating-point parameter and buffer, in place. Returns itself."""
         if number_type("Module.to", dtype).kind != "f":
             raise TypeError(f"Module.to: {dtype} cannot be trained: use float32 or float64")
-        for kind in (Parameter, Buffer):
-            for _, t in self._named(kind):
-                if t.data.dtype.kind == "f":
-                    t.data = t.data.astype(dtype)
+        for _, t in self._named(Parameter, Buffer):
+            if t.data.dtype.kind == "f":
+                t.data = t.data.astype(dtype)
         return self
 
     def float(self: Self) -> Self:
@@ -147,21 +146,22 @@ class Module:
     # -- saving it --------------------------------------------------------------
     def state_dict(self) -> dict[str, numpy.ndarray]:
         """Copies of all parameters and buffers as NumPy arrays by path: what one backend saves, any other loads."""
-        state = [*self.named_parameters(), *self.named_buffers()]
-        return {name: numpy.array(t.numpy()) for name, t in state}
+        return {name: numpy.array(t.numpy()) for name, t in self._named(Parameter, Buffer)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take the values from `state`. It must fit exactly: otherwise nothing changes and all misfits are listed."""
         if not isinstance(state, dict):
             raise TypeError(f"load_state_dict: a dict of arrays by path is needed, not {state!r}")
-        mine: dict[str, Tensor] = {**dict(self.named_parameters()), **dict(self.named_buffers())}
+        mine = dict(self._named(Parameter, Buffer))
         misfits = [f"missing {name}" for name in mine if name not in state]
         misfits += [f"unexpected {name}" for name in state if name not in mine]
         for name, t in mine.items():
             if name in state:
                 shape, dtype = getattr(state[name], "shape", None), getattr(state[name], "dtype", None)
-                if shape != t.shape or dtype is None or dtype.kind not in "fiub":
-                    misfits.append(f"{name} is {dtype} {shape}, expected {t.dtype} {t.shape}")
+                if shape != t.shape:
+                    misfits.append(f"{name} is {shape}, expected {t.shape}")
+                elif dtype is None or dtype.kind not in "fiub":
+                    misfits.append(f"{name} is {dtype}, expected {t.dtype}")
         if misfits:
             raise ValueError("load_state_dict: the weights do not fit this network: " + "; ".join(misfits))
         for name, t in mine.items():

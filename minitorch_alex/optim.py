@@ -80,7 +80,7 @@ class SGD:
         if momentum:
             v = self.velocity.get(p)
             if v is None:
-                v = self.velocity[p] = g.copy()
+                v = self.velocity[p] = p.backend.asarray(g).copy()
             else:
                 v *= momentum
                 v += (1 - group["dampening"]) * g
@@ -101,7 +101,9 @@ class SGD:
     def state_dict(self) -> dict[str, numpy.ndarray]:
         """The velocities as NumPy arrays by the parameters' number, in the order in which they were given."""
         every = [p for group in self.param_groups for p in group["params"]]
-        return {str(i): p.backend.to_numpy(self.velocity[p]) for i, p in enumerate(every) if p in self.velocity}
+        return {
+            str(i): numpy.array(p.backend.to_numpy(self.velocity[p])) for i, p in enumerate(every) if p in self.velocity
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take up velocities saved by an optimizer over the same parameters."""

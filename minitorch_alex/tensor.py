@@ -112,6 +112,8 @@ class Tensor(ArrayBox):
             edges, t.edges = t.edges or (), None
             for parent, gradient_of in edges:
                 part = _like(gradient_of(g), parent.data)
+                if parent.made_by == "leaf" and (part is g or part.base is not None):
+                    part = part.copy()  # a leaf's gradient is its own: somebody may scale it in place
                 known = gradients.get(parent.born)
                 gradients[parent.born] = part if known is None else known + part
 
@@ -231,14 +233,14 @@ def explain(name: str, inputs: Any, settings: Any, error: Exception) -> None:
     """Raise the same error saying in which operation and of what (shapes of arrays), unless it says so already."""
     if str(error).startswith(name):
         return
-    given = [str(a.shape) if hasattr(a, "shape") else repr(a)[:60] for a in inputs]
-    given += [f"{key}={repr(value)[:60]}" for key, value in settings.items() if not hasattr(value, "shape")]
+    given = " and ".join(str(a.shape) if hasattr(a, "shape") else repr(a)[:60] for a in inputs)
+    given += "".join(f", {key}={repr(value)[:60]}" for key, value in settings.items() if not hasattr(value, "shape"))
     kind: type[Exception] = TypeError
     if isinstance(error, (ValueError, OverflowError)):
         kind = ValueError
     elif isinstance(error, IndexError):
         kind = IndexError
-    raise kind(f"{name} of {', '.join(given)}: {error}") from error
+    raise kind(f"{name} of {given}: {error}") from error
 
 
 def common_backend(name: str, inputs: tuple[Any, ...]) -> backends.Backend:

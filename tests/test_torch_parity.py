@@ -168,12 +168,11 @@ def test_conv2d_of_a_transposed_view():
 
 
 def test_infinities_are_as_silent_in_every_thread_as_in_pytorch():
-    """Warnings are errors here. This is large enough to be shared out over threads, which have NumPy's settings anew."""
+    """Warnings are errors here. This is enough to be shared out over threads, which do not inherit NumPy's settings."""
     x = numpy.ones((8, 8, 32, 32), "float32")
     x[:, 0, ::7], x[:, 1, ::5] = INF, -INF
-    y = F.conv2d(
-        Tensor(x, requires_grad=True), Tensor(numpy.ones((8, 8, 3, 3), "float32"), requires_grad=True), padding=1
-    )
+    w = numpy.ones((8, 8, 3, 3), "float32")
+    y = F.conv2d(Tensor(x, requires_grad=True), Tensor(w, requires_grad=True), padding=1)
     y.backward(numpy.where(numpy.arange(y.numel()).reshape(y.shape) % 2, INF, -INF))
     assert numpy.isnan(y.numpy()).any()
 

@@ -8,6 +8,7 @@ import stat
 import struct
 import sys
 import tomllib
+from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 
@@ -25,17 +26,26 @@ from minitorch_alex.data import load as load_data
 RESULTS = ["checkpoint.safetensors", "config.toml", "curves.png", "filters.png", "log.jsonl"]
 
 
-@pytest.fixture(autouse=True)
-def _leave_the_process_alone(tmp_path, monkeypatch):
-    """A run installs signal handlers, chooses a backend and seeds; and without --out it writes where it stands."""
+@contextmanager
+def process_left_alone():
+    """A run installs signal handlers, chooses a backend and seeds."""
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    monkeypatch.setattr(backends, "_current", backends._current)
-    monkeypatch.setattr(philox, "_seed", philox._seed)
+    backend, seed = backends._current, philox._seed
+    try:
+        yield
+    finally:
+        backends._current = backend
+        philox.manual_seed(seed)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
+@pytest.fixture(autouse=True)
+def _in_an_empty_folder(tmp_path, monkeypatch):
+    """Without --out a run writes where it stands."""
     monkeypatch.chdir(tmp_path)
-    yield
-    philox.set_step(0)
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
+    with process_left_alone():
+        yield
 
 
 def keep_digits(monkeypatch, train_count: int, test_count: int) -> None:
@@ -355,13 +365,9 @@ def test_loss_that_is_no_number(few_digits, tmp_path, capsys):
 def trained(tmp_path_factory) -> Path:
     """A run of one short epoch, to be copied."""
     folder = tmp_path_factory.mktemp("trained") / "run"
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(backends, "_current", backends._current)
+    with pytest.MonkeyPatch.context() as patch, process_left_alone():
         patch.setattr(train, "draw", lambda run: None)
         assert run("--epochs", 1, "--batch-size", 512, "--backend", "numpy", "--out", folder) == 0
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
     return folder
 
 

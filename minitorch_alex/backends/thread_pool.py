@@ -9,9 +9,10 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 
+import numpy
 import threadpoolctl
 
 WORTH_SHARING = 200_000  # multiply-adds, or elements touched: below this, handing work over costs more than it saves
@@ -20,6 +21,12 @@ WORTH_SHARING = 200_000  # multiply-adds, or elements touched: below this, handi
 def usable_cores() -> int:
     """How many cores this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _quietly(work: Callable[[int, int], None], start: int, stop: int) -> None:
+    """NumPy's warnings are switched off thread by thread; an operation has done so for its own thread only."""
+    with numpy.errstate(all="ignore"):
+        work(start, stop)
 
 
 class ThreadPool:
@@ -39,12 +46,13 @@ class ThreadPool:
         The slices depend on `count`, `cost` and the number of threads alone, so results repeat bit for bit.
         """
         bounds = self.slices(count, cost)
-        others = [self._executor.submit(work, start, stop) for start, stop in bounds[1:]]
+        others = [self._executor.submit(_quietly, work, start, stop) for start, stop in bounds[1:]]
         try:
             work(*bounds[0])
         finally:
-            for other in others:
-                other.result()
+            wait(others)
+        for other in others:
+            other.result()  # raises what went wrong in it
 
     def slices(self, count: int, cost: float) -> list[tuple[int, int]]:
         """The slices that `share` uses: as many as there are threads, or one where the work is small."""

@@ -12,6 +12,7 @@ import numpy
 from ..backends.numpy_backend import Pair, Window
 from ..tensor import Tensor, explain
 
+KIND = {"b": 0, "u": 1, "i": 1, "f": 2}  # booleans give way to whole numbers, and those to floating-point ones
 Function = TypeVar("Function", bound=Callable)
 
 
@@ -75,13 +76,13 @@ def probability(operation: str, p: Any) -> float:
     return float(p)
 
 
-def number(operation: str, name: str, value: Any, above: float = -numpy.inf) -> float:
-    """One real number, above a limit."""
+def number(operation: str, name: str, value: Any, above: float | None = None) -> Any:
+    """One real number, perhaps above a limit; as a Python number."""
     if not isinstance(value, (int, float, numpy.number)) or isinstance(value, (bool, numpy.complexfloating)):
         raise TypeError(f"{operation}: {name} must be a number, not {value!r}")
-    if not value > above:
+    if above is not None and not value > above:
         raise ValueError(f"{operation}: {name} must be above {above:g}, not {value!r}")
-    return float(value)
+    return value.item() if isinstance(value, numpy.generic) else value
 
 
 def optional_vector(operation: str, name: str, value: Any, size: int, meaning: str) -> None:

@@ -5,9 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..tensor import Tensor, common_backend, number_type, op
-from ._arguments import floating, number, operation
-
-KIND = {"b": 0, "u": 1, "i": 1, "f": 2}
+from ._arguments import KIND, floating, number, operation
 
 
 def _match(x: Any, y: Any) -> tuple[Any, Any]:
@@ -24,6 +22,8 @@ def _match(x: Any, y: Any) -> tuple[Any, Any]:
             return x, y.astype("float32")
         if isinstance(y, float) and a.kind != "f":  # type: ignore[union-attr]
             return x.astype("float32"), y
+        if isinstance(y, int) and a == "bool" and not isinstance(y, bool):
+            return x.astype("int64"), y
     elif KIND[a.kind] < KIND[b.kind] or (KIND[a.kind] == KIND[b.kind] and y.ndim and not x.ndim):
         return x.astype(b), y
     elif KIND[b.kind] < KIND[a.kind] or (x.ndim and not y.ndim):
@@ -125,16 +125,16 @@ def _unless(xp, lost, tied, g):
 @operation
 def clamp(input: Tensor, min: float | None = None, max: float | None = None) -> Tensor:
     """Limit every element to [min, max]; at the limits themselves the gradient still passes."""
-    for name, limit in (("min", min), ("max", max)):
-        if limit is not None:
-            number("clamp", name, limit)
     if min is None and max is None:
         raise ValueError("clamp: give min, max or both")
-    return _clamp(input, low=min, high=max)
+    low, high = (limit if limit is None else number("clamp", "min or max", limit) for limit in (min, max))
+    return _clamp(input, low=low, high=high)
 
 
 @op
 def _clamp(xp, x, low, high):
+    for limit in (low, high):
+        x, _ = _match(x, limit)
     y = x if low is None else xp.maximum(x, low)
     y = y if high is None else xp.minimum(y, high)
     inside = ((x >= low) if low is not None else True) & ((x <= high) if high is not None else True)

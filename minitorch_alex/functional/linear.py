@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from ..tensor import Tensor, op
 from ._arguments import operation, optional_vector, same_dtype, tensor_of
 
@@ -63,7 +65,9 @@ def _linear(xp, x, w, b):
     O, I = w.shape  # noqa: E741
     y = x @ w.T
 
+    rows = math.prod(x.shape[:-1])
+
     def grad_w(g):
-        return g.reshape(-1, O).T @ x.reshape(-1, I)
+        return g.reshape(rows, O).T @ x.reshape(rows, I)
 
     return y if b is None else y + b, (lambda g: g @ w, grad_w, lambda g: g)

@@ -30,7 +30,8 @@ def sum(input: Tensor, dim: Dim = None, keepdim: bool = False) -> Tensor:
 
 @op
 def _sum(xp, x, dims, keepdim):
-    return x.sum(axis=dims, keepdims=keepdim), (lambda g: _spread(xp, g, dims, x.shape),)
+    kind = x.dtype if x.dtype.kind == "f" else "int64"
+    return x.sum(axis=dims, keepdims=keepdim, dtype=kind), (lambda g: _spread(xp, g, dims, x.shape),)
 
 
 @operation

@@ -8,7 +8,7 @@ from typing import Any
 import numpy
 
 from ..tensor import Tensor, common_backend, op
-from ._arguments import axis, is_whole, number, operation
+from ._arguments import KIND, axis, is_whole, number, operation
 
 
 def _sizes(shape: tuple[Any, ...]) -> tuple[int, ...]:
@@ -103,7 +103,29 @@ def getitem(input: Tensor, index: Any) -> Tensor:
     """input[index]: whole numbers, slices, None, `...`, arrays or tensors of whole numbers or booleans."""
     parts = index if isinstance(index, tuple) else (index,)
     common_backend("getitem", (input, *parts))
-    return _getitem(input, index=tuple(_index(part) for part in parts))
+    parts = tuple(_index(part) for part in parts)
+    if len(parts) > 1 and any(hasattr(part, "dtype") for part in parts):
+        return _mixed_getitem(input, parts)
+    return _getitem(input, index=parts)
+
+
+def _mixed_getitem(input: Tensor, parts: tuple[Any, ...]) -> Tensor:
+    """Whole numbers, slices and None first, then the arrays: the order of PyTorch. (NumPy counts numbers as arrays.)"""
+    taken = [part.ndim if part.dtype == "bool" else 1 for part in parts if hasattr(part, "dtype")]
+    taken += [1 for part in parts if isinstance(part, slice) or is_whole(part)]
+    basic: list[Any] = []
+    arrays: list[Any] = []
+    for part in parts:
+        if part is Ellipsis:
+            basic += [slice(None)] * (input.ndim - sum(taken))
+            arrays += [slice(None)] * (input.ndim - sum(taken))
+        elif hasattr(part, "dtype"):
+            basic += [slice(None)] * (part.ndim if part.dtype == "bool" else 1)
+            arrays.append(part)
+        else:
+            basic.append(part)
+            arrays += [] if is_whole(part) else [slice(None)]
+    return _getitem(_getitem(input, index=tuple(basic)), index=tuple(arrays))
 
 
 def _index(part: Any) -> Any:
@@ -111,6 +133,8 @@ def _index(part: Any) -> Any:
     if part is None or part is Ellipsis or isinstance(part, slice) or is_whole(part):
         return part
     array = part if hasattr(part, "dtype") else numpy.asarray(part)
+    if array.ndim == 0 and array.dtype.kind in "iu":
+        return int(array)
     if array.size == 0 and not hasattr(part, "dtype"):
         array = array.astype("int64")
     if array.dtype.kind not in "iub":
@@ -143,13 +167,15 @@ def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
 
 @op
 def _cat(xp, *arrays, dim):
+    top = max(KIND[a.dtype.kind] for a in arrays)
+    dtype = numpy.result_type(*(a.dtype for a in arrays if KIND[a.dtype.kind] == top))  # as in arithmetic
     ends = numpy.cumsum([a.shape[dim] for a in arrays])
 
     def piece(i):
         where = (slice(None),) * dim + (slice(int(ends[i]) - arrays[i].shape[dim], int(ends[i])),)
         return lambda g: g[where]
 
-    return xp.concatenate(arrays, axis=dim), tuple(piece(i) for i in range(len(arrays)))
+    return xp.concatenate(arrays, axis=dim, dtype=dtype), tuple(piece(i) for i in range(len(arrays)))
 
 
 @operation
@@ -175,7 +201,7 @@ def _shapes(tensors: Sequence[Tensor]) -> str:
 
 
 @operation
-def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float = 0) -> Tensor:
+def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float | None = 0) -> Tensor:
     """Surround the last dimensions with `value`.
 
     pad = (left, right, top, bottom, ...) speaks of the last dimension first. A negative number cuts off instead.
@@ -184,7 +210,9 @@ def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float 
         raise ValueError(f"pad: mode {mode!r} is not supported, only 'constant'")
     if not isinstance(pad, Sequence) or isinstance(pad, str):
         raise TypeError(f"pad: {pad!r} must be a sequence of whole numbers, two for each padded dimension")
-    number("pad", "value", value)
+    value = 0 if value is None else number("pad", "value", value)
+    if not len(pad):
+        return input
     if len(pad) % 2 or len(pad) > 2 * input.ndim or not all(is_whole(n) for n in pad):
         raise ValueError(
             f"pad: {tuple(pad)} must be two whole numbers (before, after) for each padded dimension, the last "
