@@ -146,6 +146,12 @@ def test_cifar_in_every_official_form(name, write, inside, tmp_path):
     assert d.augmentation == Augmentation(shift=4, flip=True, fill=int(pixels.mean()))
 
 
+def test_pixels_stored_by_columns(tmp_path):
+    pixels, labels = cifar_batches()["test_batch"]
+    write_python(tmp_path, dict.fromkeys(NAMES, (np.asfortranarray(pixels), labels)))
+    assert np.array_equal(load(str(tmp_path)).test_images, pixels.reshape(-1, 3, 32, 32))
+
+
 def test_the_python_files_are_like_the_official_ones(tmp_path):
     """What these tests write opens as the official files do, and holds no Python 3 text."""
     raw = pickled_as_python2({b"data": np.zeros((1, 3072), "uint8")})
@@ -492,7 +498,7 @@ def test_real_images(extra_data, tmp_path):
     # neighbouring pixels of photographs are alike; in the wrong order of axes they are not
     for axis in (2, 3):
         assert np.abs(np.diff(d.train_images.astype(float), axis=axis)).mean() < 20
-    assert np.corrcoef(d.train_images[:, 0].ravel(), d.train_images[:, 1].ravel())[0, 1] > 0.9
+    assert np.corrcoef(d.train_images[:, 0].ravel(), d.train_images[:, 1].ravel())[0, 1] > 0.8
     assert np.allclose(Preprocessing.of(d.train_images).mean, [125, 123, 114], atol=8)
 
 

@@ -33,8 +33,6 @@ def cross_entropy(
         raise TypeError(f"cross_entropy: label_smoothing must be a number, not {label_smoothing!r}")
     if not 0 <= label_smoothing <= 1:
         raise ValueError(f"cross_entropy: label_smoothing lies in [0, 1], got {label_smoothing!r}")
-    if not is_whole(ignore_index):
-        raise TypeError(f"cross_entropy: ignore_index must be a whole number, not {ignore_index!r}")
     xp, K, dim = common_backend("cross_entropy", (input, target, weight)), _classes(input), _class_dim(input)
     class_weight = _class_weight("cross_entropy", input, weight)
     theirs = (target if isinstance(target, Tensor) else Tensor(target, backend=xp)).data
@@ -152,6 +150,8 @@ def _class_weight(operation: str, input: Tensor, weight: Any) -> Any:
 
 def _one_hot(operation: str, input: Tensor, labels: Any, ignore_index: int) -> tuple[Any, Any]:
     """Booleans: each label's class, shaped like the scores; and which labels count, shaped like the labels."""
+    if not is_whole(ignore_index):
+        raise TypeError(f"{operation}: ignore_index must be a whole number, not {ignore_index!r}")
     xp, K, dim = input.backend, _classes(input), _class_dim(input)
     expected = input.shape[:dim] + input.shape[dim + 1 :]
     if labels.dtype.kind not in "iu":

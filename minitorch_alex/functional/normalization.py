@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy
+
 from ..tensor import Tensor, common_backend, op
 from ._arguments import is_whole, number, operation, optional_vector, same_dtype, tensor_of
 
@@ -61,6 +63,8 @@ def batch_norm(
     same_dtype("batch_norm", input=input, **parts)
     if (running_mean is None) != (running_var is None):
         raise ValueError("batch_norm: give both running_mean and running_var, or neither")
+    if any(t is not None and t.requires_grad for t in (running_mean, running_var)):
+        raise TypeError("batch_norm: there is no gradient for the running statistics; detach() them first")
     number("batch_norm", "eps", eps, above=0)
     number("batch_norm", "momentum", momentum)
     common_backend("batch_norm", (input, *parts.values()))
@@ -76,8 +80,9 @@ def _batch_norm_training(input, weight, bias, running_mean, running_var, momentu
     if n < 2:
         raise ValueError(f"batch_norm: training needs more than one value per channel, got shape {input.shape}")
     axes = (0, *range(2, input.ndim))
-    mean = input.data.mean(axis=axes, dtype="float64")
-    var = (_distance(input.data, mean) ** 2).mean(axis=axes, dtype="float64")
+    with numpy.errstate(all="ignore"):  # as in every operation: infinities are values like others
+        mean = input.data.mean(axis=axes, dtype="float64")
+        var = (_distance(input.data, mean) ** 2).mean(axis=axes, dtype="float64")
     if running_mean is not None:
         running_mean.data = (1 - momentum) * running_mean.data + momentum * mean.astype(running_mean.dtype)
     if running_var is not None:
