@@ -5,6 +5,7 @@ A checkpoint is written to a temporary file, forced to disk and renamed, so that
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -30,7 +31,18 @@ def save_checkpoint(path: Path, network: Module, optimizer: SGD, info: dict[str,
     arrays |= {f"optimizer.{name}": a for name, a in optimizer.state_dict().items()}
     # safetensors writes whatever lies in memory, in the wrong order if an array is not contiguous
     arrays = {name: numpy.ascontiguousarray(a).reshape(a.shape) for name, a in arrays.items()}
-    write_whole(path, save(arrays, metadata={"format": FORMAT, "info": json.dumps(info)}))
+    text = json.dumps(info)
+    metadata = {"format": FORMAT, "info": text, "sha256": checksum(arrays, text)}
+    write_whole(path, save(arrays, metadata=metadata))
+
+
+def checksum(arrays: dict[str, numpy.ndarray], text: str) -> str:
+    """Of names, types, shapes and contents of the arrays, and of the text: notices a single flipped bit."""
+    digest = hashlib.sha256(text.encode())
+    for name, a in sorted(arrays.items()):
+        digest.update(f"{name} {a.dtype} {a.shape}".encode())
+        digest.update(numpy.ascontiguousarray(a).reshape(-1).view("uint8"))  # type: ignore[arg-type]
+    return digest.hexdigest()
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -58,6 +70,8 @@ def read_checkpoint(path: Path) -> tuple[dict[str, numpy.ndarray], dict[str, Any
         raise CheckpointError(f"{path}: not a readable checkpoint, perhaps truncated ({error})") from None
     if metadata.get("format") != FORMAT:
         raise CheckpointError(f"{path}: a safetensors file, but not a checkpoint of minitorch_alex")
+    if metadata.get("sha256") != checksum(arrays, metadata.get("info", "")):
+        raise CheckpointError(f"{path}: a damaged checkpoint: its content does not have its checksum")
     try:
         return arrays, json.loads(metadata["info"])
     except (KeyError, ValueError) as error:
@@ -66,11 +80,14 @@ def read_checkpoint(path: Path) -> tuple[dict[str, numpy.ndarray], dict[str, Any
 
 def restore(path: Path, arrays: dict[str, numpy.ndarray], network: Module, optimizer: SGD | None = None) -> None:
     """Put a checkpoint's arrays into a network and, if given, its optimizer. Either all fits or nothing changes."""
+    velocity = optimizer.velocity if optimizer is not None else {}
     try:
-        network.load_state_dict(_part(arrays, "model."))
         if optimizer is not None:
             optimizer.load_state_dict(_part(arrays, "optimizer."))
-    except ValueError as error:
+        network.load_state_dict(_part(arrays, "model."))
+    except (ValueError, TypeError) as error:
+        if optimizer is not None:
+            optimizer.velocity = velocity
         raise CheckpointError(f"{path}: this checkpoint belongs to another model: {error}") from None
 
 

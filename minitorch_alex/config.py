@@ -82,7 +82,8 @@ class Config:
 
     def to_toml(self) -> str:
         """As a file that --config can read back."""
-        return "".join(f"{name} = {json.dumps(value)}\n" for name, value in asdict(self).items())
+        lines = (f"{name} = {json.dumps(value, ensure_ascii=False)}\n" for name, value in asdict(self).items())
+        return "".join(lines).replace("\x7f", "\\u007f")  # the one character that TOML wants escaped and JSON does not
 
 
 def _require(condition: bool, name: str, value: Any, what: str) -> None:

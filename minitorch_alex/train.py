@@ -56,7 +56,7 @@ def main(arguments: list[str] | None = None) -> int:
     given = vars(parser.parse_args(arguments))
     out, resume, file = given.pop("out"), given.pop("resume"), given.pop("config")
     try:
-        run = prepare_resumed(resume, given, out or file) if resume else prepare_new(given, out, file)
+        run = prepare_new(given, out, file) if resume is None else prepare_resumed(resume, given, out or file)
         return train(run)
     except (ConfigError, DataError, CheckpointError, RuntimeError) as error:
         print(f"train: {error}", file=sys.stderr)
@@ -100,9 +100,7 @@ class Run:
             "config": asdict(self.config),
             "progress": asdict(self.progress),
             "schedule": self.schedule.state_dict(),
-            "preprocessing": self.preprocessing.to_dict(),
-            "classes": self.dataset.classes,
-            "image_shape": list(self.dataset.image_shape),
+            **description_of_data(self),
         }
         save_checkpoint(self.folder.checkpoint, self.network, self.optimizer, info)
 
@@ -124,6 +122,7 @@ def prepare_resumed(path: str, given: dict[str, Any], other: str | None) -> Run:
             f"--resume goes on in its own folder with its own settings, so {other} cannot be given as well"
         )
     arrays, info = read_checkpoint(folder.checkpoint)
+    check_description(folder.checkpoint, info)
     before = {name: value for name, value in info["config"].items() if name in {f.name for f in fields(Config)}}
     for name, value in given.items():
         if name not in CHANGEABLE_ON_RESUME and value != before.get(name):
@@ -132,13 +131,41 @@ def prepare_resumed(path: str, given: dict[str, Any], other: str | None) -> Run:
                 + ", ".join(flag(n) for n in CHANGEABLE_ON_RESUME)
             )
     run = assemble(Config(**{**before, **given}).check(), folder)
-    run.preprocessing, run.progress = Preprocessing(**info["preprocessing"]), Progress(**info["progress"])
-    if list(run.dataset.image_shape) != info["image_shape"] or run.dataset.classes != info["classes"]:
+    if description_of_data(run) != {name: info[name] for name in description_of_data(run)}:
         raise CheckpointError(f"{folder.checkpoint}: made with other data than {run.config.data} holds now")
     restore(folder.checkpoint, arrays, run.network, run.optimizer)
-    run.schedule.load_state_dict(info["schedule"])
+    try:
+        run.progress = Progress(**info["progress"])
+        run.schedule.load_state_dict(info["schedule"])
+    except (TypeError, KeyError, ValueError) as error:
+        raise CheckpointError(f"{folder.checkpoint}: its account of the run is damaged ({error})") from None
     folder.rewind_log(run.progress.step, run.progress.epoch)
     return run
+
+
+def check_description(path: Path, info: Any) -> None:
+    """Refuse a checkpoint that does not say what one of ours says."""
+    kinds: dict[str, type] = {
+        "config": dict,
+        "progress": dict,
+        "schedule": dict,
+        "preprocessing": dict,
+        "classes": list,
+    }
+    kinds |= {"image_shape": list, "training_images": int}
+    for name, kind in kinds.items():
+        if not isinstance(info, dict) or not isinstance(info.get(name), kind):
+            raise CheckpointError(f"{path}: a checkpoint that does not say its {name} cannot be resumed")
+
+
+def description_of_data(run: Run) -> dict[str, Any]:
+    """What a checkpoint remembers of the images, to notice others."""
+    return {
+        "preprocessing": run.preprocessing.to_dict(),
+        "classes": run.dataset.classes,
+        "image_shape": list(run.dataset.image_shape),
+        "training_images": len(run.dataset.train_images),
+    }
 
 
 def assemble(config: Config, folder: RunFolder) -> Run:

@@ -292,8 +292,11 @@ INDICES = [
     (np.array([True, False, True]), slice(None), np.array([0, 1])),
     rng.random((3, 4, 2)) < 0.4,
     rng.random((3, 4)) < 0.4,
+    (rng.random((3, 4)) < 0.4, 1),
+    (..., rng.random((4, 2)) < 0.4),
     np.zeros((3, 4), bool),
 ]
+INDICES_OF_PYTORCH = [(0, slice(None), np.array([1, 1, 0])), (np.array([0, 2, 0]), slice(1, 3), 1)]  # 4 x 3, 3 x 2
 OPERATORS = {
     "x + 2": lambda x: x + 2,
     "2 + x": lambda x: 2 + x,
@@ -318,7 +321,10 @@ OPERATORS = {
 }
 EVERYTHING = [
     *(pytest.param(getattr(F, name), c, id=f"{name}-{i}") for name in CASES for i, c in enumerate(CASES[name])),
-    *(pytest.param(getitem, case((3, 4, 2), index=index), id=f"getitem-{i}") for i, index in enumerate(INDICES)),
+    *(
+        pytest.param(getitem, case((3, 4, 2), index=index), id=f"getitem-{i}")
+        for i, index in enumerate(INDICES + INDICES_OF_PYTORCH)
+    ),
     *(pytest.param(to, case((3, 4), dtype=dtype), id=f"to-{dtype}") for dtype in ("float64",)),
     *(pytest.param(o, case((3, 4)), id=f"operator-{name}") for name, o in OPERATORS.items()),
 ]
@@ -432,6 +438,14 @@ def test_value(backend, name):
 def test_getitem_is_numpys(backend, index):
     x = np.arange(24.0).reshape(3, 4, 2)
     np.testing.assert_array_equal(tensor(x)[index].numpy(), x[index])
+
+
+def test_numbers_are_taken_before_arrays(backend):
+    """As in PyTorch. NumPy would count the number as an array, and put the arrays' dimension in front."""
+    x = np.arange(24.0).reshape(3, 4, 2)
+    first, second = (tensor(x)[index].numpy() for index in INDICES_OF_PYTORCH)
+    np.testing.assert_array_equal(first, x[0][:, [1, 1, 0]])
+    np.testing.assert_array_equal(second, x[..., 1][[0, 2, 0], 1:3])
 
 
 def test_index_may_be_a_tensor(backend):

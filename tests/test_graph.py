@@ -480,7 +480,7 @@ def test_results_and_gradients_keep_the_type(backend, dtype):
     x = tensor(np.linspace(0.1, 1, 2 * 4 * 6 * 6).reshape(2, 4, 6, 6).astype(dtype), requires_grad=True)
     w = tensor(np.ones((4, 2, 3, 3), dtype), requires_grad=True)
     b = tensor(np.ones(4, dtype), requires_grad=True)
-    statistics = [tensor(np.ones(4, "float32")), tensor(np.ones(4, "float32"))]
+    statistics = [tensor(np.ones(4, dtype)), tensor(np.ones(4, dtype))]
     labels = np.zeros((2, 6, 6), "int64")
     results = [
         x.exp(), x.log(), x.sqrt(), abs(x), -x, x.tanh(), x.sigmoid(), x.relu(), x.softmax(1), x.log_softmax(1),

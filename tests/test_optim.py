@@ -310,23 +310,23 @@ class Net(nn.Module):
         return self.named["drop"](self.named["a"](x))
 
 
-NAMES = [
-    "first.fc.weight", "first.fc.bias", "first.scale", "listed.0.weight", "listed.0.bias", "named.a.weight",
-    "named.a.bias", "pair.0",
+NAMES = [  # a module's own come before its parts'; `tied` is first.fc.weight once more
+    "tied", "pair.0", "first.scale", "first.fc.bias", "listed.0.weight", "listed.0.bias", "named.a.weight",
+    "named.a.bias",
 ]  # fmt: skip
 BUFFERS = ["named.a.running_mean", "named.a.running_var", "named.a.num_batches_tracked"]
 
 
 def names(pairs):
-    """Sorted, as what a module itself holds may come before or after what its parts hold."""
     return [name for name, _ in pairs]
 
 
 def test_parameters_are_found_in_lists_and_dicts_and_shared_ones_once():
     network = Net()
-    assert sorted(names(network.named_parameters())) in (sorted(NAMES), sorted(["tied", *NAMES[1:]]))
-    assert len(list(network.parameters())) == len(NAMES)
+    assert names(network.named_parameters()) == NAMES
+    assert list(network.parameters()) == [p for _, p in network.named_parameters()]
     assert names(network.named_buffers()) == BUFFERS
+    assert list(network.state_dict()) == NAMES + BUFFERS
     modules = ["", "first", "first.fc", "listed.0", "listed.1", "named.a", "named.drop"]
     assert names(network.named_modules()) == modules
 
@@ -334,8 +334,8 @@ def test_parameters_are_found_in_lists_and_dicts_and_shared_ones_once():
 def test_state_dict_order_and_names():
     network = nn.Sequential({"conv1": nn.Conv2d(1, 2, 3), "norm": nn.BatchNorm2d(2), "fc": nn.Linear(4, 3, bias=False)})
     assert list(network.state_dict()) == [
-        "conv1.weight", "conv1.bias", "norm.weight", "norm.bias", "fc.weight", "norm.running_mean", "norm.running_var",
-        "norm.num_batches_tracked",
+        "conv1.weight", "conv1.bias", "norm.weight", "norm.bias", "norm.running_mean", "norm.running_var",
+        "norm.num_batches_tracked", "fc.weight",
     ]  # fmt: skip
     assert names(nn.Sequential(nn.Linear(1, 1), nn.Linear(1, 1)).named_parameters()) == [
         "0.weight", "0.bias", "1.weight", "1.bias",

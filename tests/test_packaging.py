@@ -12,6 +12,7 @@ from email.parser import Parser
 from pathlib import Path
 
 import pytest
+from test_data import cifar_batches, write_binary
 
 import minitorch_alex
 from minitorch_alex.backends import kernel_folder
@@ -164,7 +165,8 @@ def test_installed_package(installed, tmp_path):
 
 
 def test_installed_command_trains(installed, tmp_path):
-    options = ["--epochs", "1", "--batch-size", "1438", "--backend", "numpy", "--out", "run"]
+    write_binary(tmp_path / "images", cifar_batches(1))
+    options = ["--data", "images", "--epochs", "1", "--backend", "numpy", "--out", "run"]
     before = files_in(installed, "minitorch_alex")
     shown = run_installed(installed, tmp_path, "-m", "minitorch_alex.train", *options)
     assert "held out" in shown

@@ -484,9 +484,9 @@ def test_checkpoint_with_another_description(info, copy, capsys):
 
 
 @pytest.mark.parametrize("part", ["config", "progress", "schedule", "preprocessing", "classes", "image_shape"])
-def test_checkpoint_without_a_part_of_its_description(part, copy, capsys):
+def test_checkpoint_without_a_part_of_its_description(part, copy, no_training, capsys):
     arrays, info = read_checkpoint(copy)
-    for wrong in ({**info, part: None}, {**info, part: {"strange": 1}}, without(part, info)):
+    for wrong in ({**info, part: None}, {**info, part: ["strange"]}, without(part, info)):
         save_again(copy, arrays, wrong)
         refused(capsys, "--resume", "run")
 
@@ -595,7 +595,7 @@ def test_backends_draw_the_same_and_get_to_the_same_place(tmp_path, monkeypatch)
     if backends.why_not("numba"):
         pytest.skip(backends.why_not("numba"))
     monkeypatch.setattr(train, "draw", lambda run: None)
-    keep_digits(monkeypatch, 480, 359)
+    keep_digits(monkeypatch, 320, 200)
     drawn: dict[str, list[bytes]] = {}
 
     def spy(name: str, whole):
@@ -615,7 +615,7 @@ def test_backends_draw_the_same_and_get_to_the_same_place(tmp_path, monkeypatch)
             patch.setattr(backends.get(name), "dropout_mask", spy(name, backends.get(name).dropout_mask))
             assert run("--epochs", 4, "--backend", name, "--out", name) == 0
         accuracy[name] = [(line["test_top1"], line["train_loss"]) for line in epochs_of(log_of(Path(name)))]
-    assert len(drawn["numpy"]) == 2 * 4 * 15
+    assert len(drawn["numpy"]) == 2 * 4 * 10
     assert sorted(drawn["numpy"]) == sorted(drawn["numba"])
     assert len(set(drawn["numpy"])) == len(drawn["numpy"]), "every step has a mask and a crop of its own"
     (a, loss_a), (b, loss_b) = accuracy["numpy"][-1], accuracy["numba"][-1]

@@ -64,7 +64,7 @@ def batch_norm(
     if (running_mean is None) != (running_var is None):
         raise ValueError("batch_norm: give both running_mean and running_var, or neither")
     if any(t is not None and t.requires_grad for t in (running_mean, running_var)):
-        raise TypeError("batch_norm: there is no gradient for the running statistics; detach() them first")
+        raise TypeError("batch_norm: running_mean and running_var have no gradient; detach() them first")
     number("batch_norm", "eps", eps, above=0)
     number("batch_norm", "momentum", momentum)
     common_backend("batch_norm", (input, *parts.values()))
