@@ -31,10 +31,13 @@ class RunFolder:
     def holds_something(self) -> bool:
         return self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir()))
 
-    def create(self, config: Config) -> None:
-        self.path.mkdir(parents=True, exist_ok=True)
-        write_whole(self.config, config.to_toml().encode())
+    def create(self, config: Config, exist_ok: bool) -> None:
+        self.path.mkdir(parents=True, exist_ok=exist_ok)
+        self.write_config(config)
         write_whole(self.log_file, b"")
+
+    def write_config(self, config: Config) -> None:
+        write_whole(self.config, config.to_toml().encode())
 
     def log(self, **line: Any) -> None:
         """Append one line to the log."""

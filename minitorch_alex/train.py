@@ -58,7 +58,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         run = prepare_new(given, out, file) if resume is None else prepare_resumed(resume, given, out or file)
         return train(run)
-    except (ConfigError, DataError, CheckpointError, RuntimeError) as error:
+    except (ConfigError, DataError, CheckpointError) as error:
         print(f"train: {error}", file=sys.stderr)
         return 2
     except OSError as error:
@@ -100,7 +100,8 @@ class Run:
             "config": asdict(self.config),
             "progress": asdict(self.progress),
             "schedule": self.schedule.state_dict(),
-            **description_of_data(self),
+            "preprocessing": self.preprocessing.to_dict(),
+            **description_of_images(self),
         }
         save_checkpoint(self.folder.checkpoint, self.network, self.optimizer, info)
 
@@ -111,8 +112,14 @@ def prepare_new(given: dict[str, Any], out: str | None, file: str | None) -> Run
     if folder.holds_something():
         raise ConfigError(f"--out {out}: there is something there already; choose another folder, or --resume {out}")
     run = assemble(config, folder)
-    folder.create(config)
-    return run
+    while True:
+        try:
+            run.folder.create(config, exist_ok=out is not None)
+            return run
+        except FileExistsError:
+            if out is not None:
+                raise
+            run.folder = RunFolder.unused(config.data)  # another run has taken that number meanwhile
 
 
 def prepare_resumed(path: str, given: dict[str, Any], other: str | None) -> Run:
@@ -131,15 +138,17 @@ def prepare_resumed(path: str, given: dict[str, Any], other: str | None) -> Run:
                 + ", ".join(flag(n) for n in CHANGEABLE_ON_RESUME)
             )
     run = assemble(Config(**{**before, **given}).check(), folder)
-    if description_of_data(run) != {name: info[name] for name in description_of_data(run)}:
+    images = description_of_images(run)
+    if images != {name: info[name] for name in images}:
         raise CheckpointError(f"{folder.checkpoint}: made with other data than {run.config.data} holds now")
     restore(folder.checkpoint, arrays, run.network, run.optimizer)
     try:
-        run.progress = Progress(**info["progress"])
+        run.progress, run.preprocessing = Progress(**info["progress"]), Preprocessing(**info["preprocessing"])
         run.schedule.load_state_dict(info["schedule"])
     except (TypeError, KeyError, ValueError) as error:
         raise CheckpointError(f"{folder.checkpoint}: its account of the run is damaged ({error})") from None
     folder.rewind_log(run.progress.step, run.progress.epoch)
+    folder.write_config(run.config)
     return run
 
 
@@ -158,10 +167,9 @@ def check_description(path: Path, info: Any) -> None:
             raise CheckpointError(f"{path}: a checkpoint that does not say its {name} cannot be resumed")
 
 
-def description_of_data(run: Run) -> dict[str, Any]:
+def description_of_images(run: Run) -> dict[str, Any]:
     """What a checkpoint remembers of the images, to notice others."""
     return {
-        "preprocessing": run.preprocessing.to_dict(),
         "classes": run.dataset.classes,
         "image_shape": list(run.dataset.image_shape),
         "training_images": len(run.dataset.train_images),
@@ -192,19 +200,18 @@ def assemble(config: Config, folder: RunFolder) -> Run:
 
 
 def choose_backend(wanted: str) -> str:
-    """Make the wanted backend current, and say which it is. Raises RuntimeError with the reason if it is not there."""
+    """Make the wanted backend current, and say which it is and why."""
     if wanted != "auto":
+        reason = backends.why_not(wanted)
+        if reason is not None:
+            raise ConfigError(f"--backend {wanted}: {reason}")
         backends.use(wanted)
         return f"{wanted} ({backends.current().description})"
-    passed_over = []
-    for name in ("cupy", "numba", "numpy"):
-        try:
-            backends.use(name)
-            break
-        except RuntimeError as error:
-            passed_over.append(f"{name}: {error}" if name not in str(error) else str(error))
-    chosen = f"{backends.current().name} ({backends.current().description})"
-    return "; not chosen: ".join([chosen, *passed_over])
+    reasons = {name: backends.why_not(name) for name in ("cupy", "numba", "numpy")}
+    chosen = next(name for name, reason in reasons.items() if reason is None)
+    backends.use(chosen)
+    passed_over = [reason for reason in reasons.values() if reason is not None]
+    return "; ".join([f"{chosen} ({backends.current().description})", *passed_over])
 
 
 # -- the run --------------------------------------------------------------------

@@ -127,12 +127,15 @@ def test_two_backward_calls_add_up():
     assert a.grad.numpy().tolist() == [4, 4]
 
 
-def test_leaves_that_received_one_array_do_not_share_it_for_good():
-    """add hands the same gradient to both; the second backward must not write into it."""
-    a, b = leaf(1.0), leaf(2.0)
-    (a + b).backward()
-    (a * 3).backward()
-    assert (a.grad.item(), b.grad.item()) == (4, 1)
+def test_every_leaf_has_a_gradient_of_its_own():
+    """add hands one array to both, sum a read-only one; yet a gradient may be scaled in place, as clipping does."""
+    a, b, c = leaf(1.0, 2.0), leaf(3.0, 4.0), leaf(5.0, 6.0)
+    (a + b + c.reshape(1, 2)[0]).sum().backward()
+    a.grad.data *= 10
+    c.grad.data *= 100
+    b.sum().backward()
+    b.grad.data *= 2
+    assert [t.grad.numpy().tolist() for t in (a, b, c)] == [[10, 10], [4, 4], [100, 100]]
 
 
 def test_backward_with_a_gradient():

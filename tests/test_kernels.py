@@ -296,13 +296,17 @@ def test_sliding_windows_shared_out(backend, shared, window, N):
     check_sliding(backend, window, 2, "float64", "gaps", N)
 
 
+@pytest.mark.parametrize("threads", [1, 3])
 @pytest.mark.parametrize("pieces", [1, 2, 3, 5])
-def test_convolution_in_pieces_of_a_few_images(backend, monkeypatch, pieces):
-    """Seven images: the last piece is smaller than the others."""
+def test_convolution_in_pieces_of_a_few_images(backend, monkeypatch, pieces, threads):
+    """Seven images: the last piece of a thread's share is smaller than the others."""
     window = Window((3, 2), (2, 1), (1, 1))
     module, (P, Q) = sys.modules[type(backend).__module__], output_size(window, H, W)
     if hasattr(module, "CACHE_BYTES"):
         monkeypatch.setattr(module, "CACHE_BYTES", pieces * 8 * (C * 3 * 2 + F) * P * Q)
+    if hasattr(backend, "pool"):
+        monkeypatch.setattr(thread_pool, "WORTH_SHARING", 0)
+        monkeypatch.setattr(backend, "pool", ThreadPool(threads))
     check_sliding(backend, window, 2, "float64", "contiguous", N=7)
 
 

@@ -19,7 +19,7 @@ from safetensors.numpy import load_file, save_file
 
 from minitorch_alex import backends, philox, train
 from minitorch_alex.checkpoint import CheckpointError, read_checkpoint, restore, save_checkpoint, write_whole
-from minitorch_alex.config import Config, flag
+from minitorch_alex.config import Config, ConfigError, flag
 from minitorch_alex.data import Loader, Preprocessing
 from minitorch_alex.data import load as load_data
 
@@ -132,6 +132,7 @@ def test_progress_bar_in_a_terminal(few_digits, capsys, monkeypatch):
 
 def test_evaluation_is_right(few_digits, tmp_path, monkeypatch):
     """Losses and ranks against a count by hand, also where the images do not fill the evaluation batches."""
+    monkeypatch.setattr(train, "draw", lambda run: None)
     monkeypatch.setattr(train, "EVALUATION_BATCH", 30)
     made = []
     whole = train.finish_epoch
@@ -153,10 +154,26 @@ def test_evaluation_is_right(few_digits, tmp_path, monkeypatch):
     assert line["test_top5"] == (rank < 5).mean()
 
 
-def test_default_folders_are_numbered(few_digits, tmp_path):
+def test_default_folders_are_numbered(no_training, tmp_path):
     for _ in range(2):
-        assert run("--epochs", 1, "--batch-size", 160) == 0
+        assert run() == 0
     assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == ["digits-001", "digits-002"]
+
+
+def test_two_runs_at_once_do_not_share_a_folder(no_training, tmp_path, monkeypatch):
+    """The second starts and chooses its folder while the first is still reading its data."""
+    whole, running = train.assemble, []
+
+    def assemble(config, folder):
+        if not running:
+            running.append(1)
+            assert run("--seed", 2) == 0
+        return whole(config, folder)
+
+    monkeypatch.setattr(train, "assemble", assemble)
+    assert run("--seed", 1) == 0
+    folders = sorted((tmp_path / "runs").iterdir())
+    assert sorted(settings_of(folder)["seed"] for folder in folders) == [1, 2]
 
 
 # -- settings -----------------------------------------------------------------------
@@ -230,7 +247,7 @@ def test_settings_reach_the_loader(monkeypatch, tmp_path):
 
     def loader(*arguments):
         got.extend(arguments)
-        raise RuntimeError("that will do")
+        raise ConfigError("that will do")
 
     monkeypatch.setattr(train, "Loader", loader)
     assert run("--batch-size", 7, "--seed", 9, "--workers", 3, "--out", "a") == 2
@@ -242,7 +259,8 @@ def test_settings_reach_the_loader(monkeypatch, tmp_path):
     assert (batch_size, augmentation, seed, workers) == (7, d.augmentation, 9, 3)
 
 
-def test_learning_rate_drops_at_the_milestone(few_digits, tmp_path):
+def test_learning_rate_drops_at_the_milestone(few_digits, tmp_path, monkeypatch):
+    monkeypatch.setattr(train, "draw", lambda run: None)
     assert run("--epochs", 3, "--milestones", 2, "--batch-size", 80, "--out", tmp_path / "a") == 0
     rates = [line["lr"] for line in log_of(tmp_path / "a") if "lr" in line]
     assert rates == pytest.approx([0.02] * 4 + [0.002] * 2)
@@ -335,6 +353,12 @@ def test_bad_options(name, tmp_path, capsys):
         Path(file).write_bytes(content.encode(errors="surrogateescape"))
     options, says = BAD_OPTIONS[name]
     refused(capsys, *options.split(), says=says)
+
+
+def test_folder_whose_name_is_no_text(capsys, monkeypatch):
+    """config.toml could not hold it."""
+    monkeypatch.setattr(train, "load", lambda source: load_data("digits"))
+    refused(capsys, "--data", os.fsdecode(b"\xff"), "--out", "run")
 
 
 def test_images_too_small_for_the_model(tmp_path, capsys, monkeypatch):
@@ -623,7 +647,8 @@ def test_backends_draw_the_same_and_get_to_the_same_place(tmp_path, monkeypatch)
     assert loss_a == pytest.approx(loss_b, rel=0.01)
 
 
-def test_digits_are_learnt(tmp_path):
+def test_digits_are_learnt(tmp_path, monkeypatch):
+    monkeypatch.setattr(train, "draw", lambda run: None)
     assert run("--epochs", 10, "--milestones", 8, "--out", "run") == 0
     log = epochs_of(log_of(Path("run")))
     assert log[-1]["test_top1"] > 0.95
