@@ -73,7 +73,7 @@ class Config:
                 _require(sound, f.name, value, "a number from 0 up")
                 setattr(self, f.name, float(value))
             else:
-                _require(isinstance(value, str), f.name, value, "text")
+                _require(isinstance(value, str) and _is_unicode(value), f.name, value, "text in Unicode")
                 choices = f.metadata.get("choices")
                 _require(not choices or value in choices, f.name, value, "one of " + ", ".join(choices or ()))
         _require(self.lr > 0, "lr", self.lr, "above 0")
@@ -89,6 +89,11 @@ class Config:
 def _require(condition: bool, name: str, value: Any, what: str) -> None:
     if not condition:
         raise ConfigError(f"{flag(name)} must be {what}, not {value!r}")
+
+
+def _is_unicode(text: str) -> bool:
+    """False for file names that are not UTF-8, which Python holds with placeholders."""
+    return not any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
 def flag(name: str) -> str:
@@ -119,7 +124,8 @@ def read_file(path: str) -> dict[str, Any]:
     """The settings in a TOML file, or in the recipe of that name that comes with the package."""
     recipe = resources.files(__package__).joinpath("recipes", f"{path}.toml")
     try:
-        text = recipe.read_text() if recipe.is_file() and not Path(path).exists() else Path(path).read_text()
+        source = recipe if recipe.is_file() and not Path(path).exists() else Path(path)
+        text = source.read_text(encoding="utf-8")
         settings = tomllib.loads(text)
     except OSError as error:
         raise ConfigError(f"--config {path}: cannot be read ({error.strerror})") from None

@@ -52,6 +52,7 @@ class Module:
     path = ""  # where it stands in the network, such as "features.conv1": names its dropout masks and its errors
 
     def forward(self, *inputs: Any) -> Any:
+        """What it computes. Called by calling the module."""
         raise NotImplementedError(f"{type(self).__name__} has no forward(): define what it computes")
 
     def __call__(self, *inputs: Any) -> Any:
@@ -197,6 +198,7 @@ class Sequential(Module):
             setattr(self, str(name), layer)
 
     def layers(self) -> list[Module]:
+        """The modules in order."""
         return [layer for _, layer in self.members() if isinstance(layer, Module)]
 
     def forward(self, x: Any) -> Any:

@@ -146,15 +146,18 @@ class MultiStepLR:
         self.last_epoch = 0
 
     def step(self, metric: float | None = None) -> None:
+        """An epoch has ended. (The metric is for schedules that look at it.)"""
         self.last_epoch += 1
         drops = self.milestones.count(self.last_epoch)
         if drops:
             _scale(self.optimizer, self.gamma**drops)
 
     def state_dict(self) -> dict[str, Any]:
+        """Where the schedule is, and the rates it has led to."""
         return {"last_epoch": self.last_epoch, **_rates(self.optimizer)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from there."""
         self.last_epoch = state["last_epoch"]
         _set_rates(self.optimizer, state)
 
@@ -171,6 +174,7 @@ class StepLR(MultiStepLR):
         self.step_size = step_size
 
     def step(self, metric: float | None = None) -> None:
+        """An epoch has ended."""
         self.last_epoch += 1
         if self.last_epoch % self.step_size == 0:
             _scale(self.optimizer, self.gamma)
@@ -210,10 +214,12 @@ class ReduceLROnPlateau:
             self.bad_epochs, self.reductions = 0, self.reductions + 1
 
     def state_dict(self) -> dict[str, Any]:
+        """Where the schedule is, and the rates it has led to."""
         names = ("best", "bad_epochs", "reductions")
         return {**{name: getattr(self, name) for name in names}, **_rates(self.optimizer)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from there."""
         self.best, self.bad_epochs, self.reductions = state["best"], state["bad_epochs"], state["reductions"]
         _set_rates(self.optimizer, state)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -24,30 +25,38 @@ class RunFolder:
         """The first of runs/digits-001, runs/digits-002, ... that does not exist."""
         stem = Path(data).name or "run"
         number = 1
-        while (path := Path("runs") / f"{stem}-{number:03}").exists():
+        while os.path.lexists(path := Path("runs") / f"{stem}-{number:03}"):
             number += 1
         return cls(path)
 
     def holds_something(self) -> bool:
+        """Whether there is anything of that name, other than an empty folder."""
         return self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir()))
 
     def create(self, config: Config, exist_ok: bool) -> None:
+        """Make the folder, with the settings and an empty log in it."""
         self.path.mkdir(parents=True, exist_ok=exist_ok)
         self.write_config(config)
         write_whole(self.log_file, b"")
 
     def write_config(self, config: Config) -> None:
+        """Write down the settings, in a form that --config reads."""
         write_whole(self.config, config.to_toml().encode())
 
     def log(self, **line: Any) -> None:
         """Append one line to the log."""
-        with self.log_file.open("a") as file:
+        with self.log_file.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
+
+    def sync_log(self) -> None:
+        """Have the log on the disk, so that a checkpoint is never ahead of it."""
+        with self.log_file.open("a") as file:
+            os.fsync(file.fileno())
 
     def log_lines(self) -> list[dict[str, Any]]:
         """The log's lines; a last one that was cut off in the middle is left out."""
         lines = []
-        for text in self.log_file.read_text().splitlines():
+        for text in self.log_file.read_text(encoding="utf-8").splitlines():
             try:
                 lines.append(json.loads(text))
             except ValueError:

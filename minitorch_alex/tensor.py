@@ -244,6 +244,7 @@ def explain(name: str, inputs: Any, settings: Any, error: Exception) -> None:
 
 
 def common_backend(name: str, inputs: tuple[Any, ...]) -> backends.Backend:
+    """The backend that all tensors among the inputs live on."""
     home = None
     for t in inputs:
         if isinstance(t, Tensor):

@@ -10,6 +10,7 @@ import math
 import platform
 import signal
 import sys
+import threading
 import time
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -65,7 +66,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"train: {error.filename or 'a file'}: {error.strerror or error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("train: interrupted before there was anything to save", file=sys.stderr)
+        print("train: interrupted at once; what the last checkpoint holds can be resumed", file=sys.stderr)
         return 130
 
 
@@ -96,6 +97,8 @@ class Run:
     backend_note: str
 
     def save(self) -> None:
+        """Write the checkpoint. The log goes to the disk first, so that it is never behind."""
+        self.folder.sync_log()
         info = {
             "config": asdict(self.config),
             "progress": asdict(self.progress),
@@ -107,6 +110,7 @@ class Run:
 
 
 def prepare_new(given: dict[str, Any], out: str | None, file: str | None) -> Run:
+    """A run from the start, in a folder of its own."""
     config = Config(**{**(read_file(file) if file else {}), **given}).check()
     folder = RunFolder(Path(out)) if out else RunFolder.unused(config.data)
     if folder.holds_something():
@@ -115,6 +119,7 @@ def prepare_new(given: dict[str, Any], out: str | None, file: str | None) -> Run
     while True:
         try:
             run.folder.create(config, exist_ok=out is not None)
+            run.save()  # so that there is something to resume from the start
             return run
         except FileExistsError:
             if out is not None:
@@ -123,6 +128,7 @@ def prepare_new(given: dict[str, Any], out: str | None, file: str | None) -> Run
 
 
 def prepare_resumed(path: str, given: dict[str, Any], other: str | None) -> Run:
+    """The run in the folder `path` as its checkpoint left it."""
     folder = RunFolder(Path(path))
     if other:
         raise ConfigError(
@@ -177,6 +183,7 @@ def description_of_images(run: Run) -> dict[str, Any]:
 
 
 def assemble(config: Config, folder: RunFolder) -> Run:
+    """Backend, data, network, optimizer and schedule as the settings say."""
     backend_note = choose_backend(config.backend)
     dataset = load(config.data)
     philox.manual_seed(config.seed)
@@ -216,30 +223,30 @@ def choose_backend(wanted: str) -> str:
 
 # -- the run --------------------------------------------------------------------
 def train(run: Run) -> int:
+    """Train to the end, or until asked to stop. Returns the exit status."""
     config, progress, dataset = run.config, run.progress, run.dataset
     print_header(run)
     if progress.epoch >= config.epochs:
-        print(f"The run in {run.folder.path} has had its {config.epochs} epochs; --epochs can give it more.")
+        print(f"The run in {run.folder.path} has had {progress.epoch} epochs; a larger --epochs gives it more.")
         return 0
     loader = Loader(
         dataset.train_images, dataset.train_labels, config.batch_size,
         run.preprocessing, dataset.augmentation, config.seed, config.workers,
     )  # fmt: skip
-    stop = StopRequest()
-    while progress.epoch < config.epochs:
-        started, seen_before = time.perf_counter(), progress.seen
-        finished = train_epoch(run, loader, stop)
-        if not math.isfinite(progress.loss_sum):
-            print(
-                f"train: the loss became {progress.loss_sum} in step {progress.step}; the learning rate {config.lr} is "
-                f"probably too high. Nothing was saved after epoch {progress.epoch}.",
-                file=sys.stderr,
-            )
-            return 1
-        if not finished:
-            return save_interrupted(run, stop)
-        speed = (progress.seen - seen_before) / (time.perf_counter() - started)
-        finish_epoch(run, speed)
+    with StopRequest() as stop:
+        while progress.epoch < config.epochs:
+            started, seen_before = time.perf_counter(), progress.seen
+            finished = train_epoch(run, loader, stop)
+            if not math.isfinite(progress.loss_sum):
+                print(
+                    f"train: the loss became {progress.loss_sum} in step {progress.step}; the learning rate "
+                    f"{config.lr} is probably too high. Nothing was saved after epoch {progress.epoch}.",
+                    file=sys.stderr,
+                )
+                return 1
+            if not finished:
+                return save_interrupted(run, stop)
+            finish_epoch(run, speed=(progress.seen - seen_before) / (time.perf_counter() - started))
     draw(run)
     print(f"Results are in {run.folder.path}: {', '.join(sorted(p.name for p in run.folder.path.iterdir()))}")
     return 0
@@ -317,8 +324,16 @@ class StopRequest:
 
     def __init__(self) -> None:
         self.requested: int | None = None
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._ask)
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> StopRequest:
+        if threading.current_thread() is threading.main_thread():  # signals reach no other
+            self._before = {number: signal.signal(number, self._ask) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
 
     def _ask(self, number: int, frame: Any) -> None:
         if self.requested is not None:
@@ -327,6 +342,7 @@ class StopRequest:
 
 
 def save_interrupted(run: Run, stop: StopRequest) -> int:
+    """Save in mid-epoch and say how to go on. Returns the conventional status of a process ended by that signal."""
     run.save()
     draw(run)
     print(
@@ -338,6 +354,7 @@ def save_interrupted(run: Run, stop: StopRequest) -> int:
 
 
 def print_header(run: Run) -> None:
+    """What is about to happen, on what, with which network."""
     d, p = run.dataset, run.progress
     print(f"device    {processor()}, {usable_cores()} cores")
     print(f"backend   {run.backend_note}")

@@ -294,6 +294,8 @@ INDICES = [
     rng.random((3, 4)) < 0.4,
     (rng.random((3, 4)) < 0.4, 1),
     (..., rng.random((4, 2)) < 0.4),
+    (slice(1, 3), ..., np.array([1, 0, 1])),
+    (None, ..., np.array([3, 0]), slice(1)),
     np.zeros((3, 4), bool),
 ]
 INDICES_OF_PYTORCH = [(0, slice(None), np.array([1, 1, 0])), (np.array([0, 2, 0]), slice(1, 3), 1)]  # 4 x 3, 3 x 2
@@ -631,3 +633,12 @@ def test_quotients_neither_overflow_nor_underflow(backend):
         x, y = (tensor(np.array([size], "float32"), requires_grad=True) for _ in range(2))
         (x / y).backward()
         assert y.grad.item() == pytest.approx(-1 / size, rel=1e-6)
+
+
+@pytest.mark.parametrize("pool", [F.max_pool2d, F.avg_pool2d])
+def test_pooling_refuses_padding_that_windows_could_drown_in(backend, pool):
+    x = tensor(np.ones((1, 5, 5)))
+    assert pool(x, 3, 1, 1).shape == (1, 5, 5)
+    for size, padding in ((3, 2), (2, (0, 2))):
+        with pytest.raises(ValueError, match="more than half of the"):
+            pool(x, size, 1, padding)

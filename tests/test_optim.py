@@ -95,14 +95,15 @@ def test_sgd_of_a_0_d_parameter(form, settings):
     assert p.shape == ()
 
 
+@pytest.mark.parametrize("decay", [0.0, 0.1])
 @pytest.mark.parametrize("form", ["torch", "paper"])
-def test_sgd_keeps_the_type_and_leaves_the_gradient_alone(backend, form):
+def test_sgd_keeps_the_type_and_leaves_the_gradients_alone(backend, form, decay):
     p = parameter(1.0, 2.0, dtype="float32")
-    optimizer = optim.SGD([p], lr=0.1, momentum=0.9, weight_decay=0.1, form=form)
-    for _ in range(3):
-        p.grad = tensor(np.array([1.0, 2.0], "float32"))
+    optimizer = optim.SGD([p], lr=0.1, momentum=0.9, weight_decay=decay, form=form)
+    gradients = [tensor(np.array([1.0, 2.0], "float32")) for _ in range(3)]
+    for p.grad in gradients:
         optimizer.step()
-        assert p.grad.numpy().tolist() == [1, 2]
+    assert [g.numpy().tolist() for g in gradients] == [[1, 2]] * 3
     assert p.dtype == "float32"
     assert optimizer.velocity[p].dtype == "float32"
 

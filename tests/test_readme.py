@@ -1,4 +1,4 @@
-"""What the README says of the code is true: sizes, commands, links. `python tests/test_readme.py` brings sizes up to date."""
+"""What the README says of the code is true. `python tests/test_readme.py` brings its sizes up to date."""
 
 import re
 from pathlib import Path

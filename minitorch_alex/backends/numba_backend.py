@@ -20,6 +20,8 @@ CACHE_BYTES = 512 * 1024  # for one thread's column buffer: half of a common sec
 
 
 class NumbaBackend(Backend):
+    """NumPy's arrays, faster kernels. What is not overridden here is the reference's."""
+
     name = "numba"
 
     def __init__(self) -> None:

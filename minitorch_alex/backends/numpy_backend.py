@@ -76,9 +76,11 @@ class Backend:
         return getattr(self.xp, attribute)
 
     def asarray(self, a: Any) -> Array:
+        """The array module's own array, without a copy where it is one already."""
         return self.xp.asarray(a)
 
     def to_numpy(self, a: Array) -> numpy.ndarray:
+        """The array in the host's memory."""
         return numpy.asarray(a)
 
     # -- sliding windows ----------------------------------------------------

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import pickle
 import tarfile
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -84,10 +85,9 @@ def find_or_download(cache: str | Path | None = None, mirrors: Sequence[str] = M
 
 def unpack(archive: Path, folder: Path) -> None:
     """Take CIFAR-10's own files, by name, out of the archive; the folder appears only once all of them are there."""
-    partial = folder / f"{BINARY}.partial"
-    partial.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     members = {}
-    with tarfile.open(archive) as tar:
+    with tempfile.TemporaryDirectory(dir=folder) as partial, tarfile.open(archive) as tar:
         for member in tar:
             if member.isfile() and member.name.startswith(f"{BINARY}/"):
                 members[member.name.removeprefix(f"{BINARY}/")] = member
@@ -95,8 +95,10 @@ def unpack(archive: Path, folder: Path) -> None:
             content = tar.extractfile(members[name]) if name in members else None
             if content is None:
                 raise ValueError(f"{archive}: {BINARY}/{name} is not in this archive")
-            (partial / name).write_bytes(content.read())
-    partial.rename(folder / BINARY)
+            (Path(partial) / BINARY / name).parent.mkdir(exist_ok=True)
+            (Path(partial) / BINARY / name).write_bytes(content.read())
+        if not (folder / BINARY).exists():  # another process may have been faster
+            (Path(partial) / BINARY).rename(folder / BINARY)
 
 
 def _existing(path: Path) -> Path:

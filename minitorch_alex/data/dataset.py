@@ -38,6 +38,7 @@ class Preprocessing:
         return cls([round(float(m), 4) for m in mean], [round(float(s), 4) or 1.0 for s in std])
 
     def to_dict(self) -> dict[str, Any]:
+        """For a checkpoint; Preprocessing(**...) brings it back."""
         return asdict(self)
 
 
@@ -56,6 +57,7 @@ class Dataset:
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of every image."""
         return self.train_images.shape[1:]
 
 

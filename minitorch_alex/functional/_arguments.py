@@ -69,6 +69,7 @@ def axes(operation: str, dim: Any, ndim: int) -> tuple[int, ...]:
 
 
 def probability(operation: str, p: Any) -> float:
+    """A number in [0, 1]."""
     if not isinstance(p, (int, float)):
         raise TypeError(f"{operation}: p must be a number, not {p!r}")
     if not 0 <= p <= 1:
