@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from numbers import Real
 from typing import Any
 
 import numpy
@@ -121,7 +122,7 @@ def _check(group: dict[str, Any]) -> None:
     if unknown:
         raise ValueError(f"SGD: unknown setting {', '.join(sorted(unknown))}; there are {', '.join(SGD.SETTINGS)}")
     for name in ("lr", "momentum", "weight_decay"):
-        if not isinstance(group[name], (int, float)):
+        if not isinstance(group[name], Real):
             raise TypeError(f"SGD: {name} must be a number, not {group[name]!r}")
         if not group[name] >= 0:
             raise ValueError(f"SGD: {name} must be at least 0, got {group[name]!r}")

@@ -208,6 +208,8 @@ def op(function: Callable) -> Callable[..., Tensor]:
             raise
         out = Tensor(value, backend=xp)
         if _recording.on:
+            if len(gradients) != len(inputs):
+                raise TypeError(f"{name}: takes {len(gradients)} inputs, by position, and was given {len(inputs)}")
             wanted = [
                 (t, g) for t, g in zip(inputs, gradients, strict=True) if isinstance(t, Tensor) and t.requires_grad
             ]
@@ -226,7 +228,10 @@ def _plain(xp: backends.Backend, value: Any) -> Any:
     """An input that is no Tensor: numbers stay Python numbers (they follow the tensor's dtype), lists become arrays."""
     if value is None or (isinstance(value, (bool, int, float)) and not isinstance(value, numpy.generic)):
         return value
-    return value.item() if isinstance(value, numpy.generic) else _numbers(xp.asarray(value))
+    if isinstance(value, numpy.generic):
+        return value.item()
+    array = _numbers(xp.asarray(value))
+    return array if hasattr(value, "dtype") or array.dtype.kind != "f" else array.astype("float32")
 
 
 def explain(name: str, inputs: Any, settings: Any, error: Exception) -> None:

@@ -1,12 +1,14 @@
 """The tape: what is remembered, in which order gradients flow, when memory is freed, and what is refused."""
 
+import copy
+import pickle
 import threading
 import weakref
 
 import numpy as np
 import pytest
 
-from minitorch_alex import Tensor, backends, no_grad, tensor
+from minitorch_alex import Tensor, backends, nn, no_grad, tensor
 from minitorch_alex import functional as F
 from minitorch_alex.tensor import op
 
@@ -593,3 +595,25 @@ def test_errors_name_the_operation_and_the_shapes():
         tensor(np.ones((1, 2))) @ tensor(np.ones((3, 1)))
     with pytest.raises(IndexError, match="getitem"):
         tensor([1.0])[3]
+
+
+# -- small things that people do ------------------------------------------------------
+def test_networks_can_be_copied_and_pickled(backend):
+    layer = nn.Linear(2, 3)
+    for twin in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
+        assert twin.weight.backend is backend
+        assert twin.weight is not layer.weight
+        np.testing.assert_array_equal(twin.weight.numpy(), layer.weight.numpy())
+
+
+def test_python_floats_become_float32():
+    mask = tensor([True, False])
+    assert F.where(mask, 1.0, 2.0).dtype == F.where(mask, 1, 2.5).dtype == "float32"
+    assert F.where(mask, 1, 2).dtype == "int64"
+    assert (tensor([1.0, 2.0]) * [0.5, 1.5]).dtype == "float32"
+    assert F.where(mask, 1.0, tensor([1.0, 2.0], dtype="float64")).dtype == "float64"
+
+
+def test_inputs_by_keyword_are_refused_clearly():
+    with pytest.raises(TypeError, match="pow: takes 2 inputs, by position"):
+        F.pow(tensor([1.0], requires_grad=True), exponent=2)

@@ -380,7 +380,7 @@ def test_loss_that_is_no_number(few_digits, tmp_path, capsys):
     shown = capsys.readouterr()
     assert len(shown.err.splitlines()) == 1
     assert "learning rate 1e+30" in shown.err
-    arrays, info = read_checkpoint(Path("run/checkpoint.safetensors"))
+    _, info = read_checkpoint(Path("run/checkpoint.safetensors"))
     assert info["progress"]["step"] == 0, "weights that are no numbers are not kept"
     assert all(np.isfinite(line["loss"]) for line in log_of(Path("run")))
 

@@ -154,7 +154,10 @@ def where(condition: Any, input: Any, other: Any) -> Tensor:
 @op
 def _where(xp, x, y, condition):
     x, y = _match(x, y)
-    return xp.where(condition, x, y), (
+    chosen = xp.where(condition, x, y)
+    if not hasattr(x, "dtype") and not hasattr(y, "dtype") and chosen.dtype == "float64":
+        chosen = chosen.astype("float32")  # Python's floats, as in tensor()
+    return chosen, (
         lambda g: xp.where(condition, g, g.dtype.type(0)),
         lambda g: xp.where(condition, g.dtype.type(0), g),
     )
