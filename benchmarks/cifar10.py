@@ -29,7 +29,7 @@ def main() -> None:
         epochs = [line for line in lines if "test_top1" in line]
         result = {
             "command": "python -m minitorch_alex.train --config cifar10",
-            "data": note or "official files",
+            "data": note or "not stated",
             "machine": machine(),
             "minutes": round(minutes, 1),
             "test_top1": epochs[-1]["test_top1"],

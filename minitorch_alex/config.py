@@ -76,6 +76,7 @@ class Config:
                 _require(isinstance(value, str) and _is_unicode(value), f.name, value, "text in Unicode")
                 choices = f.metadata.get("choices")
                 _require(not choices or value in choices, f.name, value, "one of " + ", ".join(choices or ()))
+        _require(self.seed < 2**64, "seed", self.seed, "below 2^64")
         _require(self.lr > 0, "lr", self.lr, "above 0")
         _require(self.momentum < 1, "momentum", self.momentum, "below 1")
         return self
@@ -124,7 +125,7 @@ def read_file(path: str) -> dict[str, Any]:
     """The settings in a TOML file, or in the recipe of that name that comes with the package."""
     recipe = resources.files(__package__).joinpath("recipes", f"{path}.toml")
     try:
-        source = recipe if recipe.is_file() and not Path(path).exists() else Path(path)
+        source = recipe if recipe.is_file() and not Path(path).is_file() else Path(path)
         text = source.read_text(encoding="utf-8")
         settings = tomllib.loads(text)
     except OSError as error:

@@ -32,13 +32,21 @@ class Buffer(Tensor):
     __slots__ = ()
 
 
-class _CallDepth(threading.local):
+class _Calling(threading.local):
     """Whether this thread is inside a network's forward pass already."""
 
     inside = False
 
 
-_call = _CallDepth()
+_call = _Calling()
+
+
+def _flattened(name: str, value: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, (list, tuple, dict)):
+        for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from _flattened(f"{name}.{key}", inner)
+    else:
+        yield name, value
 
 
 class Module:
@@ -79,12 +87,7 @@ class Module:
     def members(self) -> Iterator[tuple[str, Any]]:
         """(name, value) of every attribute in definition order, lists and dicts flattened to name.0, name.key, ..."""
         for name, value in vars(self).items():
-            if isinstance(value, (list, tuple)):
-                yield from ((f"{name}.{i}", v) for i, v in enumerate(value))
-            elif isinstance(value, dict):
-                yield from ((f"{name}.{key}", v) for key, v in value.items())
-            else:
-                yield name, value
+            yield from _flattened(name, value)
 
     def named_modules(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
         """This module and every one inside it, by path."""
@@ -191,6 +194,8 @@ class Sequential(Module):
         for name, layer in named.items():
             if not isinstance(layer, Module):
                 raise TypeError(f"Sequential: {name} is not a Module but {type(layer).__name__}")
+            if not str(name) or "." in str(name):
+                raise ValueError(f"Sequential: {name!r} cannot name a layer, since names are joined by dots in paths")
             if hasattr(self, str(name)):
                 raise ValueError(
                     f"Sequential: a layer cannot be called {name!r}, Module already has something of that name"
@@ -332,7 +337,10 @@ class LocalResponseNorm(Module):
 
 
 class _BatchNorm(Module):
-    """momentum=None keeps a plain average of all batches instead of a moving one."""
+    """Running statistics and settings for functional.batch_norm.
+
+    momentum=None keeps a plain average of all batches instead of a moving one.
+    """
 
     dims: tuple[int, ...]
 

@@ -17,7 +17,8 @@ class SGD:
 
     g is the gradient, w the weight, v the velocity, e the learning rate, m the momentum, d the weight decay:
 
-        form="torch"   v <- m v + (1 - dampening) (g + d w)      w <- w - e v      (nesterov: e (g + d w + m v))
+        form="torch"   v <- m v + (1 - dampening) (g + d w)      w <- w - e v      (nesterov: e (g + d w + m v);
+                       at first v = g + d w)
         form="paper"   v <- m v - d e w - e g                    w <- w + v        (AlexNet, section 5)
 
     The two agree as long as the learning rate stays the same. They part when it drops: in the paper's form the velocity
@@ -86,7 +87,7 @@ class SGD:
                 v *= momentum
                 v += (1 - group["dampening"]) * g
             g = g + momentum * v if group["nesterov"] else v
-        p.data -= lr * g
+        p.data = p.data - lr * g  # a new array: a tape that is not consumed yet still needs the old one
 
     def _paper_step(self, p: Parameter, group: dict[str, Any]) -> None:
         lr, momentum, decay = group["lr"], group["momentum"], group["weight_decay"]
@@ -97,7 +98,7 @@ class SGD:
         if decay:
             v -= (decay * lr) * p.data
         v -= lr * p.grad.data  # type: ignore[union-attr]
-        p.data += v
+        p.data = p.data + v
 
     def state_dict(self) -> dict[str, numpy.ndarray]:
         """The velocities as NumPy arrays by the parameters' number, in the order in which they were given."""

@@ -2,8 +2,8 @@
 
 An ordinary generator is a state that every draw moves on, so what you get depends on who drew before you. Philox
 (Salmon, Moraes, Dror and Shaw, "Parallel random numbers: as easy as 1, 2, 3", 2011) is a function instead: it scrambles
-a counter of four 64-bit words under a key of two. Asking twice gives the same answer, so a dropout mask need not be
-stored, a crop does not depend on which thread cut it, and a checkpoint needs no generator state.
+a counter of four 64-bit words under a key of two. Asking twice gives the same answer, so masks are the same on every
+backend, a crop does not depend on which thread cut it, and a checkpoint needs no generator state.
 
     key     = (seed, hash of the stream's name: "crops", a layer's path, ...)
     counter = (block, step or epoch, call or sample index, 0)
@@ -84,8 +84,9 @@ def drop_threshold(p: float) -> int:
 
 
 def keep_scale(p: float) -> float:
-    """What a kept element is multiplied by so that the expectation stays."""
-    return 1 / (1 - p) if p < 1 else 0.0
+    """What a kept element is multiplied by so that the expectation stays: 1/(1-p), p as the threshold has it."""
+    kept = 65536 - drop_threshold(p)
+    return 65536 / kept if kept else 0.0
 
 
 # -- whose turn it is -----------------------------------------------------------
@@ -113,10 +114,14 @@ def key(name: str, seed: int | None = None) -> Key:
 
 
 def manual_seed(seed: int) -> None:
-    """Start again from `seed`: initial weights, dropout masks. Process-wide; this thread is put back to step 0."""
+    """Start again from `seed`, 0 to 2^64 - 1: initial weights, dropout masks.
+
+    The seed is process-wide, the place in the streams each thread's own, and every thread starts at the beginning: two
+    threads that build networks build the same one. This thread is put back to step 0.
+    """
     global _seed
-    if not isinstance(seed, (int, numpy.integer)) or isinstance(seed, bool) or seed < 0:
-        raise ValueError(f"manual_seed(): a seed is a whole number from 0 up, not {seed!r}")
+    if not isinstance(seed, (int, numpy.integer)) or isinstance(seed, bool) or not 0 <= seed <= WORD:
+        raise ValueError(f"manual_seed(): a seed is a whole number from 0 to 2^64 - 1, not {seed!r}")
     _seed = int(seed)
     set_step(0)
 

@@ -109,7 +109,9 @@ class Tensor(ArrayBox):
             if t.made_by == "leaf":
                 t.grad = Tensor(g if t.grad is None else t.grad.data + g, backend=t.backend)
                 continue
-            edges, t.edges = t.edges or (), None
+            edges, t.edges = t.edges, None
+            if edges is None:
+                raise RuntimeError(f"another thread's backward() has consumed {t.made_by} meanwhile")
             for parent, gradient_of in edges:
                 part = _like(gradient_of(g), parent.data)
                 if parent.made_by == "leaf" and (part is g or part.base is not None):
@@ -120,6 +122,10 @@ class Tensor(ArrayBox):
     def detach(self) -> Tensor:
         """The same array without its history."""
         return Tensor(self.data, backend=self.backend)
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """Copied and pickled as a new leaf: the same values and class, a birth of its own."""
+        return _new_leaf, (type(self), self.backend.to_numpy(self.data), self.backend, self.requires_grad)
 
     def _history(self) -> str:
         if self.made_by != "leaf":
@@ -141,6 +147,12 @@ class Tensor(ArrayBox):
         )
 
     __hash__ = object.__hash__  # == compares elements, as in NumPy; identity still decides in dicts and sets
+
+
+def _new_leaf(kind: type[Tensor], data: Any, backend: backends.Backend, requires_grad: bool) -> Tensor:
+    leaf = kind.__new__(kind)
+    Tensor.__init__(leaf, data.copy(), backend=backend, requires_grad=requires_grad)
+    return leaf
 
 
 def tensor(data: Any, dtype: Any = None, requires_grad: bool = False) -> Tensor:

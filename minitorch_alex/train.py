@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import math
 import platform
+import shlex
 import signal
 import sys
 import threading
@@ -208,17 +209,19 @@ def assemble(config: Config, folder: RunFolder) -> Run:
 
 def choose_backend(wanted: str) -> str:
     """Make the wanted backend current, and say which it is and why."""
-    if wanted != "auto":
-        reason = backends.why_not(wanted)
-        if reason is not None:
-            raise ConfigError(f"--backend {wanted}: {reason}")
-        backends.use(wanted)
-        return f"{wanted} ({backends.current().description})"
-    reasons = {name: backends.why_not(name) for name in ("cupy", "numba", "numpy")}
-    chosen = next(name for name, reason in reasons.items() if reason is None)
-    backends.use(chosen)
-    passed_over = [reason for reason in reasons.values() if reason is not None]
-    return "; ".join([f"{chosen} ({backends.current().description})", *passed_over])
+    passed_over: list[str] = []
+    for name in ("cupy", "numba", "numpy") if wanted == "auto" else (wanted,):
+        reason = backends.why_not(name)
+        if reason is None:
+            try:
+                backends.use(name)
+                backends.current().prepare()
+                chosen = f"{name} ({backends.current().description})"
+                return "; ".join([chosen, *passed_over])
+            except Exception as error:  # an installation can be broken in any way
+                reason = f"the {name} backend is installed but does not load: {type(error).__name__}: {error}"
+        passed_over.append(" ".join(reason.split()))
+    raise ConfigError(f"--backend {wanted}: {'; '.join(passed_over)}")
 
 
 # -- the run --------------------------------------------------------------------
@@ -237,16 +240,16 @@ def train(run: Run) -> int:
         while progress.epoch < config.epochs:
             started, seen_before = time.perf_counter(), progress.seen
             finished = train_epoch(run, loader, stop)
-            if not math.isfinite(progress.loss_sum):
+            speed = (progress.seen - seen_before) / (time.perf_counter() - started)
+            if not math.isfinite(progress.loss_sum) or (finished and not finish_epoch(run, speed)):
                 print(
-                    f"train: the loss became {progress.loss_sum} in step {progress.step}; the learning rate "
-                    f"{config.lr} is probably too high. Nothing was saved after epoch {progress.epoch}.",
+                    f"train: the loss is no number after step {progress.step}; the learning rate {config.lr} is "
+                    "probably too high. The checkpoint is from before that.",
                     file=sys.stderr,
                 )
                 return 1
             if not finished:
                 return save_interrupted(run, stop)
-            finish_epoch(run, speed=(progress.seen - seen_before) / (time.perf_counter() - started))
     draw(run)
     print(f"Results are in {run.folder.path}: {', '.join(sorted(p.name for p in run.folder.path.iterdir()))}")
     return 0
@@ -283,11 +286,13 @@ def train_epoch(run: Run, loader: Loader, stop: StopRequest) -> bool:
     return True
 
 
-def finish_epoch(run: Run, speed: float) -> None:
-    """Evaluate, log, report, adjust the learning rate, save."""
+def finish_epoch(run: Run, speed: float) -> bool:
+    """Evaluate, log, report, adjust the learning rate, save. False, and nothing of it, if the loss is no number."""
     progress, classes = run.progress, len(run.dataset.classes)
     train_loss = progress.loss_sum / progress.seen
     test_loss, top1, top5 = evaluate(run.network, run.dataset.test_images, run.dataset.test_labels, run.preprocessing)
+    if not math.isfinite(test_loss):
+        return False
     progress.epoch, progress.batch, progress.loss_sum, progress.seen = progress.epoch + 1, 0, 0.0, 0
     run.folder.log(
         epoch=progress.epoch, step=progress.step, train_loss=train_loss, test_loss=test_loss,
@@ -301,6 +306,7 @@ def finish_epoch(run: Run, speed: float) -> None:
     )
     run.schedule.step(1 - top1)
     run.save()
+    return True
 
 
 def evaluate(network: Module, images, labels, preprocessing: Preprocessing) -> tuple[float, float, float]:
@@ -347,7 +353,7 @@ def save_interrupted(run: Run, stop: StopRequest) -> int:
     draw(run)
     print(
         f"Stopped after step {run.progress.step} and saved. Go on with: "
-        f"python -m minitorch_alex.train --resume {run.folder.path}",
+        f"python -m minitorch_alex.train --resume {shlex.quote(str(run.folder.path))}",
         flush=True,
     )
     return 128 + (stop.requested or signal.SIGINT)

@@ -40,6 +40,9 @@ class NumbaBackend(Backend):
 
         return numba_kernels
 
+    def prepare(self) -> None:
+        _ = self.kernels
+
     # -- convolution --------------------------------------------------------
     def conv2d(self, x: Array, w: Array, window: Window, groups: int) -> Array:
         x, filters = numpy.ascontiguousarray(x), numpy.ascontiguousarray(w.reshape(groups, w.shape[0] // groups, -1))
@@ -156,7 +159,7 @@ class NumbaBackend(Backend):
         y, scale = numpy.empty_like(x), numpy.empty_like(x)
         flat = (x.shape[0], x.shape[1], x[0, 0].size if x.size else 0)
         images, out, sums = x.reshape(flat), y.reshape(flat), scale.reshape(flat)
-        number = x.dtype.type  # scalars of the arrays' own type: a float64 one would widen the arithmetic
+        number = x.dtype.type  # scalars of the arrays' own type, so that a kernel is compiled once for each
 
         def work(start: int, stop: int) -> None:
             self.kernels.local_response_norm(

@@ -75,6 +75,9 @@ class Backend:
     def __getattr__(self, attribute: str) -> Any:  # xp.exp, xp.where, ... : the array module's own
         return getattr(self.xp, attribute)
 
+    def prepare(self) -> None:
+        """Load what the kernels need now, and fail now if it is broken."""
+
     def __reduce__(self) -> str:
         return "BACKEND"  # copied and pickled as the one of its kind, by that name in its module
 
@@ -168,8 +171,8 @@ class Backend:
             value = x[:, :, rows, cols]
             better = inside[:, :, rows, cols] & ((value > y) | self.xp.isnan(value) | (winner < 0))
             y = self.xp.where(better, value, y)
-            winner = self.xp.where(better, r * window.kernel[1] + s, winner)
-        return y, winner.astype("int32")
+            winner = self.xp.where(better, numpy.int32(r * window.kernel[1] + s), winner)
+        return y, winner
 
     def max_pool2d_gradient(self, gy: Array, winner: Array, shape: tuple[int, ...], window: Window) -> Array:
         """Hand each output's gradient to the tap that won; where windows overlap, a pixel's winnings add up."""

@@ -34,7 +34,12 @@ class ThreadPool:
 
     def __init__(self, threads: int) -> None:
         self.threads = threads
-        self._executor = ThreadPoolExecutor(max(1, threads - 1), thread_name_prefix="minitorch_alex")
+        self._start()
+        if hasattr(os, "register_at_fork"):  # threads do not survive a fork
+            os.register_at_fork(after_in_child=self._start)
+
+    def _start(self) -> None:
+        self._executor = ThreadPoolExecutor(max(1, self.threads - 1), thread_name_prefix="minitorch_alex")
         self._lock = threading.Lock()
         self._sections = 0  # how many callers are inside one_blas_thread now
         self._blas: threadpoolctl.ThreadpoolController | None = None

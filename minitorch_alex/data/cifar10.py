@@ -76,7 +76,7 @@ def find_or_download(cache: str | Path | None = None, mirrors: Sequence[str] = M
             unpack(Path(archive), folder)
             return folder
         except (OSError, ValueError, tarfile.TarError) as error:  # no connection; another checksum; a broken archive
-            failures.append(f"{url} ({str(error).splitlines()[0][:120]})")
+            failures.append(f"{url} ({(str(error) or type(error).__name__).splitlines()[0][:120]})")
     raise DataError(
         f"CIFAR-10 could not be downloaded from {' nor '.join(failures)}. Get {ARCHIVE} by other means, unpack it, "
         "and give its folder with --data"

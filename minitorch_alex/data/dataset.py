@@ -53,7 +53,6 @@ class Dataset:
     test_images: numpy.ndarray
     test_labels: numpy.ndarray
     augmentation: Augmentation
-    note: str = ""
 
     @property
     def image_shape(self) -> tuple[int, int, int]:

@@ -65,8 +65,7 @@ def batch_norm(
         raise ValueError("batch_norm: give both running_mean and running_var, or neither")
     if any(t is not None and t.requires_grad for t in (running_mean, running_var)):
         raise TypeError("batch_norm: running_mean and running_var have no gradient; detach() them first")
-    number("batch_norm", "eps", eps, above=0)
-    number("batch_norm", "momentum", momentum)
+    eps, momentum = number("batch_norm", "eps", eps, above=0), number("batch_norm", "momentum", momentum)
     common_backend("batch_norm", (input, *parts.values()))
     if training:
         return _batch_norm_training(input, weight, bias, running_mean, running_var, momentum, eps)
@@ -76,7 +75,10 @@ def batch_norm(
 
 
 def _batch_norm_training(input, weight, bias, running_mean, running_var, momentum, eps) -> Tensor:
-    n = input.data.size // input.shape[1] if input.data.size else 0
+    xp, n = input.backend, input.data.size // input.shape[1] if input.data.size else 0
+    if not n:  # nothing to learn from
+        mean, var = numpy.zeros(input.shape[1]), numpy.ones(input.shape[1])
+        return _standardise(input, weight, bias, mean=xp.asarray(mean), var=xp.asarray(var), eps=eps, of_the_batch=True)
     if n < 2:
         raise ValueError(f"batch_norm: training needs more than one value per channel, got shape {input.shape}")
     axes = (0, *range(2, input.ndim))

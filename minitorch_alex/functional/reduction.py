@@ -22,6 +22,14 @@ def _as_floats(operation: str, input: Tensor) -> Tensor:
     return input
 
 
+def _total(x, dims: tuple[int, ...], keepdim: bool):
+    """The sum: of whole numbers as int64, and long float32 sums by way of float64, since rounding adds up as well."""
+    if x.dtype.kind != "f":
+        return x.sum(axis=dims, keepdims=keepdim, dtype="int64")
+    wide = x.dtype == "float32" and _count(x.shape, dims) > 4096
+    return x.sum(axis=dims, keepdims=keepdim, dtype="float64" if wide else None).astype(x.dtype)
+
+
 @operation
 def sum(input: Tensor, dim: Dim = None, keepdim: bool = False) -> Tensor:
     """The sum over the given dimensions, or over all of them."""
@@ -30,8 +38,7 @@ def sum(input: Tensor, dim: Dim = None, keepdim: bool = False) -> Tensor:
 
 @op
 def _sum(xp, x, dims, keepdim):
-    kind = x.dtype if x.dtype.kind == "f" else "int64"
-    return x.sum(axis=dims, keepdims=keepdim, dtype=kind), (lambda g: _spread(xp, g, dims, x.shape),)
+    return _total(x, dims, keepdim), (lambda g: _spread(xp, g, dims, x.shape),)
 
 
 @operation
@@ -43,7 +50,7 @@ def mean(input: Tensor, dim: Dim = None, keepdim: bool = False) -> Tensor:
 @op
 def _mean(xp, x, dims, keepdim):
     count = _count(x.shape, dims)
-    total = x.sum(axis=dims, keepdims=keepdim)
+    total = _total(x, dims, keepdim)
     y = total / count if count else total * float("nan")
     return y, (lambda g: _spread(xp, g / (count or 1), dims, x.shape),)
 
@@ -60,9 +67,9 @@ def var(input: Tensor, dim: Dim = None, unbiased: bool = True, keepdim: bool = F
 @op
 def _var(xp, x, dims, unbiased, keepdim):
     n = _count(x.shape, dims)
-    distance = x - x.sum(axis=dims, keepdims=True) / (n or 1)
+    distance = x - _total(x, dims, True) / (n or 1)
     weight = 1 / (n - unbiased) if n > unbiased else float("nan")
-    y = (distance * distance).sum(axis=dims, keepdims=keepdim) * weight
+    y = _total(distance * distance, dims, keepdim) * weight
     return y, (lambda g: 2 * weight * distance * _spread(xp, g, dims, x.shape),)
 
 
