@@ -34,7 +34,7 @@ def curves(log: Sequence[dict[str, Any]], classes: int) -> Figure:
     left.plot(number, [line["test_loss"] for line in epochs], color=TEST, marker=marker, ms=3, label="held out")
     left.axhline(math.log(classes), color="grey", ls=":", label=f"knowing nothing: ln {classes}")
     left.set(xlabel="epoch", ylabel="cross entropy (nats)", title="Loss", yscale="log")
-    left.legend()
+    left.legend(framealpha=0.95)
     for name, label, color in (("test_top1", "top-1", TEST), ("test_top5", "top-5", "#e3a857")):
         right.plot(number, [100 * (1 - line[name]) for line in epochs], color=color, marker=marker, ms=3, label=label)
     title = f"Error on held-out images (last top-1: {100 * (1 - epochs[-1]['test_top1']):.2f} %)" if epochs else "Error"

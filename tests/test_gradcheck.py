@@ -250,3 +250,18 @@ def test_parameters_in_lists_are_checked():
             return self.coefficients[0] + self.coefficients[1].detach() * x
 
     wrong(gradcheck_module(Polynomial(), (3,)), "no gradient arrives", input=2)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_two_inputs_of_one_shape_do_not_tie(seed):
+    assert gradcheck(lambda x, y: F.relu(x - y), (3, 4), (3, 4), seed=seed)
+    assert gradcheck(lambda x, y: F.max_pool2d(x + y, 2), (1, 1, 4, 4), (1, 1, 4, 4), seed=seed)
+
+
+def test_a_function_that_bends_much_is_still_right():
+    assert gradcheck(lambda x: 1 / x, (15, 15))
+
+
+def test_nan_is_said_to_be_nan():
+    with pytest.raises(ValueError, match="NaN"):
+        gradcheck(F.log, np.array([-1.0, 2.0]))

@@ -1,8 +1,11 @@
 """The tape: what is remembered, in which order gradients flow, when memory is freed, and what is refused."""
 
 import copy
+import os
 import pickle
+import signal
 import threading
+import time
 import weakref
 
 import numpy as np
@@ -617,3 +620,43 @@ def test_python_floats_become_float32():
 def test_inputs_by_keyword_are_refused_clearly():
     with pytest.raises(TypeError, match="pow: takes 2 inputs, by position"):
         F.pow(tensor([1.0], requires_grad=True), exponent=2)
+
+
+def test_a_copy_is_a_leaf_of_its_own(backend):
+    """It once had the birth number of its original, and the walk took the two for one."""
+    a = tensor([1.0, 2.0], requires_grad=True)
+    for b in (copy.deepcopy(a), copy.copy(a), pickle.loads(pickle.dumps(a))):
+        a.grad = None
+        (a * a * b).sum().backward()
+        assert a.grad.numpy().tolist() == [2.0, 8.0]
+        assert b.grad.numpy().tolist() == [1.0, 4.0]
+        b.data[...] = 7.0
+        assert a.numpy().tolist() == [1.0, 2.0]
+
+
+def test_long_float32_sums_do_not_stick():
+    """Added one by one in float32, ones stop counting at 2^24."""
+    x = tensor(np.ones((2**24 + 2**10, 1), "float32"))
+    assert x.sum(0).item() == 2**24 + 2**10
+    assert x.mean(0).item() == 1.0
+    assert x.sum().dtype == "float32"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_kernels_work_after_a_fork(backend):
+    images, weight = tensor(np.ones((8, 3, 32, 32), "float32")), tensor(np.ones((16, 3, 3, 3), "float32"))
+    expected = F.conv2d(images, weight).numpy()
+    child = os.fork()
+    if child == 0:
+        same = np.array_equal(F.conv2d(images, weight).numpy(), expected)
+        os._exit(0 if same else 1)
+    for _ in range(200):
+        done, status = os.waitpid(child, os.WNOHANG)
+        if done:
+            assert status == 0
+            return
+        time.sleep(0.05)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    pytest.fail("the child hangs: threads do not survive a fork")

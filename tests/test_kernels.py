@@ -445,7 +445,7 @@ def test_dropout_mask(backend, shared, shape, p, dtype):
     words = np.random.Philox(key=np.array(key, "uint64"), counter=np.array([0, *counter, 0], "uint64")).random_raw(99)
     for i in range(int(np.prod(shape))):
         bits = int(words[i // 4]) >> 16 * (i % 4) & 0xFFFF
-        expected.append(1 / (1 - p) if bits >= round(p * 65536) else 0)
+        expected.append(65536 / (65536 - round(p * 65536)) if bits >= round(p * 65536) else 0)
     same(backend, found, np.array(expected, dtype).reshape(shape), dtype, "dropout_mask")
 
 

@@ -614,3 +614,52 @@ def test_a_small_fit(backend):
         F.mse_loss(layer(x), 2 * x - 1).backward()
         optimizer.step()
     assert (layer.weight.item(), layer.bias.item()) == pytest.approx((2, -1), abs=1e-3)
+
+
+def test_a_step_leaves_an_older_tape_its_weights(backend):
+    """The gradient of a loss computed before the step is that at the weights of before the step."""
+    mine = np.array([1.0, 2.0], "float32")
+    p = nn.Parameter(mine)
+    first, second = (p * 3).sum(), (p * p).sum()
+    for form in ("torch", "paper"):
+        optimizer = optim.SGD([p], lr=0.5, momentum=0.9, form=form)
+        if form == "torch":
+            first.backward()
+        optimizer.step()
+    p.grad = None
+    second.backward()
+    assert p.grad.numpy().tolist() == [2.0, 4.0]
+    assert mine.tolist() == [1.0, 2.0], "the caller's array stays the caller's"
+
+
+def test_parameters_in_lists_of_lists_are_found():
+    class Deep(nn.Module):
+        def __init__(self):
+            self.blocks = [[nn.Linear(1, 1)], {"a": (nn.Linear(1, 1),)}]
+
+    assert names(Deep().named_parameters()) == [
+        "blocks.0.0.weight", "blocks.0.0.bias", "blocks.1.a.0.weight", "blocks.1.a.0.bias",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["a.b", ""])
+def test_names_that_would_collide_in_paths_are_refused(name):
+    with pytest.raises(ValueError, match="cannot name a layer"):
+        nn.Sequential({name: nn.ReLU()})
+
+
+def test_a_numpy_number_for_momentum_keeps_the_statistics_type():
+    layer = nn.BatchNorm1d(2, momentum=np.float64(0.1))
+    for _ in range(2):
+        layer(tensor(np.arange(8.0, dtype="float32").reshape(4, 2)))
+    assert layer.running_mean.dtype == layer.running_var.dtype == "float32"
+
+
+def test_batch_norm_of_an_empty_batch(backend):
+    layer = nn.BatchNorm2d(3)
+    x = tensor(np.ones((0, 3, 2, 2), "float32"), requires_grad=True)
+    y = layer(x)
+    y.sum().backward()
+    assert y.shape == x.grad.shape == (0, 3, 2, 2)
+    assert layer.running_mean.numpy().tolist() == [0.0] * 3
+    assert layer.weight.grad.numpy().tolist() == [0.0] * 3

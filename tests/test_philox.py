@@ -103,7 +103,7 @@ def test_masks_are_the_same_on_every_backend(shape, p):
     seed = 2**63 + 9
     masks = {name: mask(shape, p, seed=seed, step=4, backend=name) for name in available()}
     assert {m.tobytes() for m in masks.values()} == {masks["numpy"].tobytes()}
-    assert set(np.unique(masks["numpy"])) <= {0, np.float32(1 / (1 - p)) if p < 1 else 0}
+    assert set(np.unique(masks["numpy"])) <= {0, np.float32(philox.keep_scale(p))}
 
 
 @pytest.mark.parametrize("p", [0.1, 0.3, 0.5, 0.9, 1.0])
@@ -201,3 +201,15 @@ def test_threads_draw_what_the_main_thread_draws(backend):
         t.join()
     assert len(set(expected)) == 60
     assert results == [expected, expected]
+
+
+@pytest.mark.parametrize("p", [0.3, 0.999, 0.9999, 0.99999])
+def test_dropout_keeps_the_expectation(p):
+    """The scale goes with the probability that 16 bits can express, not with the one asked for."""
+    kept = 1 - philox.drop_threshold(p) / 65536
+    assert kept * philox.keep_scale(p) == pytest.approx(1)
+
+
+def test_seeds_are_not_wrapped_around():
+    with pytest.raises(ValueError, match="2\\^64"):
+        manual_seed(2**64)

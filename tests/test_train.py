@@ -19,7 +19,7 @@ from safetensors.numpy import load_file, save_file
 
 from minitorch_alex import backends, philox, train
 from minitorch_alex.checkpoint import CheckpointError, read_checkpoint, restore, save_checkpoint, write_whole
-from minitorch_alex.config import Config, ConfigError, flag
+from minitorch_alex.config import Config, ConfigError, flag, read_file
 from minitorch_alex.data import Loader, Preprocessing
 from minitorch_alex.data import load as load_data
 
@@ -407,7 +407,7 @@ def copy(trained) -> Path:
 
 def test_the_copy_itself_is_sound(copy, capsys):
     assert run("--resume", "run") == 0
-    assert "has had its 1 epochs" in capsys.readouterr().out
+    assert "has had 1 epochs" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -655,3 +655,31 @@ def test_digits_are_learnt(tmp_path, monkeypatch):
     assert log[-1]["test_top1"] > 0.95
     assert log[-1]["test_top5"] > 0.99
     assert log[-1]["train_loss"] < 0.3
+
+
+# -- things that are broken --------------------------------------------------------------
+def test_a_broken_numba_is_passed_over_or_named(no_training, monkeypatch, capsys):
+    def broken(self):
+        raise ImportError("Numba needs another NumPy\nthan this")
+
+    monkeypatch.setattr(type(backends.get("numba")), "prepare", broken)
+    assert run("--backend", "numba") == 2
+    message = capsys.readouterr().err
+    assert len(message.splitlines()) == 1
+    assert "does not load: ImportError: Numba needs another NumPy than this" in message
+    assert "numpy (NumPy arrays" in train.choose_backend("auto")
+
+
+def test_a_network_that_turns_nan_at_the_end_of_an_epoch_is_not_saved(few_digits, tmp_path, monkeypatch, capsys):
+    assert run("--epochs", "1", "--out", "run") == 0
+    before = Path("run/checkpoint.safetensors").read_bytes()
+    monkeypatch.setattr(train, "evaluate", lambda *_: (float("nan"), 0.1, 0.5))
+    assert run("--resume", "run", "--epochs", "2") == 1
+    assert "loss is no number" in capsys.readouterr().err
+    assert Path("run/checkpoint.safetensors").read_bytes() == before
+    assert "NaN" not in Path("run/log.jsonl").read_text()
+
+
+def test_a_folder_called_like_a_recipe_does_not_hide_it(tmp_path):
+    Path("cifar10").mkdir()
+    assert read_file("cifar10")["data"] == "cifar10"

@@ -87,7 +87,7 @@ def unpack(archive: Path, folder: Path) -> None:
     """Take CIFAR-10's own files, by name, out of the archive; the folder appears only once all of them are there."""
     folder.mkdir(parents=True, exist_ok=True)
     members = {}
-    with tempfile.TemporaryDirectory(dir=folder) as partial, tarfile.open(archive) as tar:
+    with tempfile.TemporaryDirectory(prefix="unpacking-", dir=folder) as partial, tarfile.open(archive) as tar:
         for member in tar:
             if member.isfile() and member.name.startswith(f"{BINARY}/"):
                 members[member.name.removeprefix(f"{BINARY}/")] = member

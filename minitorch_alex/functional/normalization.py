@@ -111,7 +111,8 @@ def _standardise(xp, x, w, b, mean, var, eps, of_the_batch=False):
     def grad_x(g):
         g = g * gain
         if of_the_batch:  # mean and variance move with x: take out what a shift and a stretch of the batch would do
-            g = g - g.mean(axis=axes, keepdims=True) - z * (g * z).mean(axis=axes, keepdims=True)
+            n = x.size // x.shape[1] or 1
+            g = g - g.sum(axis=axes, keepdims=True) / n - z * ((g * z).sum(axis=axes, keepdims=True) / n)
         return g / spread
 
     return y, (grad_x, lambda g: (g * z).sum(axis=axes), lambda g: g.sum(axis=axes))
