@@ -10,6 +10,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from . import backends
 from .models import MODELS
 
 SCHEDULES = ("constant", "step", "plateau")
@@ -35,7 +36,7 @@ class Config:
     backend: str = _setting(
         "auto",
         "who computes: numpy (plain), numba (fast on a CPU), cupy (NVIDIA GPU), or auto for the best there is",
-        choices=["auto", "numpy", "numba", "cupy"],
+        choices=["auto", *backends.NEEDS],
     )
     epochs: int = _setting(30, "how often to go through the training images")
     batch_size: int = _setting(32, "how many images each step looks at")

@@ -96,7 +96,12 @@ def optional_vector(operation: str, name: str, value: Any, size: int, meaning: s
         raise ValueError(f"{operation}: {name} must have shape ({size},), one per {meaning}, got {value.shape}")
 
 
-def tensor_of(operation: str, name: str, value: Any, dims: tuple[int, ...], layout: str) -> Tensor:
+def at_least(dims: int) -> range:
+    """That many dimensions or more, up to the 64 that NumPy has."""
+    return range(dims, 65)
+
+
+def tensor_of(operation: str, name: str, value: Any, dims: Sequence[int], layout: str) -> Tensor:
     """Insist on a floating-point Tensor with one of the numbers of dimensions given."""
     if not isinstance(value, Tensor):
         kind = type(value).__name__

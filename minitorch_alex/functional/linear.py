@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from ..tensor import Tensor, op
-from ._arguments import operation, optional_vector, same_dtype, tensor_of
+from ._arguments import at_least, operation, optional_vector, same_dtype, tensor_of
 
 
 @operation
@@ -15,7 +15,7 @@ def matmul(input: Tensor, other: Tensor) -> Tensor:
     A vector counts as one row on the left and as one column on the right, and that dimension is dropped again.
     """
     for name, t in (("input", input), ("other", other)):
-        tensor_of("matmul", name, t, tuple(range(1, 65)), "with at least one dimension")
+        tensor_of("matmul", name, t, at_least(1), "with at least one dimension")
     same_dtype("matmul", input=input, other=other)
     inner = input.shape[-1], other.shape[max(-2, -other.ndim)]
     if inner[0] != inner[1]:
@@ -48,7 +48,7 @@ def _matmul(xp, x, y):
 @operation
 def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """y = x w^T + b: input (..., I), weight (O, I), bias (O,) -> (..., O)."""
-    tensor_of("linear", "input", input, tuple(range(1, 65)), "(..., I)")
+    tensor_of("linear", "input", input, at_least(1), "(..., I)")
     tensor_of("linear", "weight", weight, (2,), "(O, I)")
     optional_vector("linear", "bias", bias, weight.shape[0], "output")
     same_dtype("linear", input=input, weight=weight, bias=bias)

@@ -6,7 +6,7 @@ import warnings
 from typing import Any
 
 from ..tensor import Tensor, common_backend, op
-from ._arguments import is_whole, operation, tensor_of
+from ._arguments import at_least, is_whole, operation, tensor_of
 from .activation import log_softmax_of
 
 
@@ -128,7 +128,7 @@ def _check_reduction(operation: str, reduction: str) -> None:
 
 
 def _check_scores(operation: str, input: Tensor, reduction: str) -> None:
-    tensor_of(operation, "input", input, tuple(range(1, 65)), "(N, K), (N, K, d1, ...) or (K,)")
+    tensor_of(operation, "input", input, at_least(1), "(N, K), (N, K, d1, ...) or (K,)")
     _check_reduction(operation, reduction)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy
 
 from ..tensor import Tensor, common_backend, op
-from ._arguments import is_whole, number, operation, optional_vector, same_dtype, tensor_of
+from ._arguments import at_least, is_whole, number, operation, optional_vector, same_dtype, tensor_of
 
 
 @operation
@@ -24,7 +24,7 @@ def local_response_norm(input: Tensor, size: int, alpha: float = 1e-4, beta: flo
         PyTorch, ONNX, here      alpha / size    1
         TensorFlow               alpha           1             and size = 2*depth_radius + 1, beta = 0.5 by default
     """
-    tensor_of("local_response_norm", "input", input, tuple(range(3, 65)), "(N, C, ...) with at least 3 dimensions")
+    tensor_of("local_response_norm", "input", input, at_least(3), "(N, C, ...) with at least 3 dimensions")
     if not is_whole(size) or size < 1:
         raise ValueError(f"local_response_norm: size, the channels in a window, must be at least 1, not {size!r}")
     alpha, beta, k = (number("local_response_norm", n, v) for n, v in (("alpha", alpha), ("beta", beta), ("k", k)))
@@ -55,7 +55,7 @@ def batch_norm(
     In training mean and (biased) variance are the batch's own, and the running ones move towards them by `momentum`
     (the variance unbiased, as in PyTorch); otherwise the running ones are used.
     """
-    tensor_of("batch_norm", "input", input, tuple(range(2, 65)), "(N, C, ...)")
+    tensor_of("batch_norm", "input", input, at_least(2), "(N, C, ...)")
     C = input.shape[1]
     parts = {"running_mean": running_mean, "running_var": running_var, "weight": weight, "bias": bias}
     for name, t in parts.items():
