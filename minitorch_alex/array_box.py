@@ -1,4 +1,4 @@
-"""What can be asked of a tensor as a mere box with an array in it: no gradients here."""
+"""A tensor as a mere box with an array in it: what it can hold, what can be asked of it. No gradients here."""
 
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ from .backends import Backend
 
 if TYPE_CHECKING:
     from .tensor import Tensor
+
+
+NUMBERS = "fd?bBhHiIlLqQ"  # float32, float64, boolean and whole numbers, as NumPy's one-letter codes
 
 
 class ArrayBox:
@@ -103,3 +106,39 @@ class ArrayBox:
         def __matmul__(self, other: Any) -> Tensor: ...
         def __rmatmul__(self, other: Any) -> Tensor: ...
         def __neg__(self) -> Tensor: ...
+
+
+def number_type(operation: str, dtype: Any) -> numpy.dtype:
+    """The dtype called `dtype`, if tensors can have it."""
+    try:
+        found = numpy.dtype(dtype)
+    except TypeError:
+        found = None
+    if found is None or found.char not in NUMBERS:
+        raise TypeError(
+            f"{operation}: {dtype} is no dtype of a tensor: use float32, float64, whole numbers or booleans"
+        )
+    return found
+
+
+def checked_numbers(array: Any) -> Any:
+    """The array, if it holds what a tensor can hold; in the machine's own byte order."""
+    if array.dtype.char not in NUMBERS:
+        raise TypeError(
+            f"a tensor holds float32, float64, whole numbers or booleans, not {array.dtype}: {repr(array)[:60]}"
+        )
+    return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
+
+
+def explain(name: str, inputs: Any, settings: Any, error: Exception) -> None:
+    """Raise the same error saying in which operation and of what (shapes of arrays), unless it says so already."""
+    if str(error).startswith(name):
+        return
+    given = " and ".join(str(a.shape) if hasattr(a, "shape") else repr(a)[:60] for a in inputs)
+    given += "".join(f", {key}={repr(value)[:60]}" for key, value in settings.items() if not hasattr(value, "shape"))
+    kind: type[Exception] = TypeError
+    if isinstance(error, (ValueError, OverflowError)):
+        kind = ValueError
+    elif isinstance(error, IndexError):
+        kind = IndexError
+    raise kind(f"{name} of {given}: {error}") from error

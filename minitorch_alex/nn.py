@@ -10,9 +10,10 @@ import numpy
 
 from . import functional as F
 from . import init
+from .array_box import number_type
 from .backends.numpy_backend import Pair
 from .functional._arguments import is_whole, pair, probability
-from .tensor import Tensor, number_type
+from .tensor import Tensor
 
 Self = TypeVar("Self", bound="Module")
 

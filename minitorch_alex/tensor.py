@@ -17,9 +17,8 @@ from typing import Any
 import numpy
 
 from . import backends
-from .array_box import ArrayBox
+from .array_box import ArrayBox, checked_numbers, explain, number_type
 
-NUMBERS = "fd?bBhHiIlLqQ"  # float32, float64, boolean and whole numbers, as NumPy's one-letter codes
 _births = itertools.count()
 
 
@@ -55,7 +54,7 @@ class Tensor(ArrayBox):
     def __init__(self, data: Any, *, backend: backends.Backend | None = None, requires_grad: bool = False) -> None:
         self.backend = backend or backends.current()
         try:
-            self.data = _numbers(self.backend.asarray(data))
+            self.data = checked_numbers(self.backend.asarray(data))
         except ValueError as error:
             raise ValueError(f"Tensor(): the data is not a rectangular block of numbers ({error})") from None
         if requires_grad and self.data.dtype.kind != "f":
@@ -168,35 +167,13 @@ def tensor(data: Any, dtype: Any = None, requires_grad: bool = False) -> Tensor:
         if dtype is None:
             dtype = array.dtype if hasattr(data, "dtype") or array.dtype.kind != "f" else "float32"
         with numpy.errstate(invalid="raise", over="ignore"):
-            copy = _numbers(backend.asarray(array)).astype(number_type("tensor", dtype), copy=True)
+            copy = checked_numbers(backend.asarray(array)).astype(number_type("tensor", dtype), copy=True)
         if copy.dtype.kind in "iu" and (copy != array).any():
             raise ValueError("not all of these numbers fit")
     except (ValueError, FloatingPointError, OverflowError) as error:
         wanted = f" as {dtype}" if dtype is not None else ""
         raise ValueError(f"tensor(): the data is not a rectangular block of numbers{wanted} ({error})") from None
     return Tensor(copy, backend=backend, requires_grad=requires_grad)
-
-
-def number_type(operation: str, dtype: Any) -> numpy.dtype:
-    """The dtype called `dtype`, if tensors can have it."""
-    try:
-        found = numpy.dtype(dtype)
-    except TypeError:
-        found = None
-    if found is None or found.char not in NUMBERS:
-        raise TypeError(
-            f"{operation}: {dtype} is no dtype of a tensor: use float32, float64, whole numbers or booleans"
-        )
-    return found
-
-
-def _numbers(array: Any) -> Any:
-    """The array, if it holds what a tensor can hold; in the machine's own byte order."""
-    if array.dtype.char not in NUMBERS:
-        raise TypeError(
-            f"a tensor holds float32, float64, whole numbers or booleans, not {array.dtype}: {repr(array)[:60]}"
-        )
-    return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
 
 
 def op(function: Callable) -> Callable[..., Tensor]:
@@ -242,22 +219,8 @@ def _plain(xp: backends.Backend, value: Any) -> Any:
         return value
     if isinstance(value, numpy.generic):
         return value.item()
-    array = _numbers(xp.asarray(value))
+    array = checked_numbers(xp.asarray(value))
     return array if hasattr(value, "dtype") or array.dtype.kind != "f" else array.astype("float32")
-
-
-def explain(name: str, inputs: Any, settings: Any, error: Exception) -> None:
-    """Raise the same error saying in which operation and of what (shapes of arrays), unless it says so already."""
-    if str(error).startswith(name):
-        return
-    given = " and ".join(str(a.shape) if hasattr(a, "shape") else repr(a)[:60] for a in inputs)
-    given += "".join(f", {key}={repr(value)[:60]}" for key, value in settings.items() if not hasattr(value, "shape"))
-    kind: type[Exception] = TypeError
-    if isinstance(error, (ValueError, OverflowError)):
-        kind = ValueError
-    elif isinstance(error, IndexError):
-        kind = IndexError
-    raise kind(f"{name} of {given}: {error}") from error
 
 
 def common_backend(name: str, inputs: tuple[Any, ...]) -> backends.Backend:

@@ -9,8 +9,9 @@ from typing import Any, TypeVar, cast
 
 import numpy
 
+from ..array_box import explain
 from ..backends.numpy_backend import Pair, Window
-from ..tensor import Tensor, explain
+from ..tensor import Tensor
 
 KIND = {"b": 0, "u": 1, "i": 1, "f": 2}  # booleans give way to whole numbers, and those to floating-point ones
 Function = TypeVar("Function", bound=Callable)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..tensor import Tensor, common_backend, number_type, op
+from ..array_box import number_type
+from ..tensor import Tensor, common_backend, op
 from ._arguments import KIND, floating, number, operation
 
 
