@@ -100,6 +100,7 @@ class Tensor(ArrayBox):
             self._walk(seed)
 
     def _walk(self, seed: Any) -> None:
+        """The walk that backward() describes, from a gradient of the right shape and dtype."""
         gradients = {self.born: seed}
         order = sorted(_ancestors(self), key=lambda t: t.born)
         while order:
@@ -215,10 +216,10 @@ def op(function: Callable) -> Callable[..., Tensor]:
 
 def _plain(xp: backends.Backend, value: Any) -> Any:
     """An input that is no Tensor: numbers stay Python numbers (they follow the tensor's dtype), lists become arrays."""
-    if value is None or (isinstance(value, (bool, int, float)) and not isinstance(value, numpy.generic)):
-        return value
-    if isinstance(value, numpy.generic):
+    if isinstance(value, numpy.generic):  # first, for NumPy's float64 is a Python float as well
         return value.item()
+    if value is None or isinstance(value, (bool, int, float)):
+        return value
     array = checked_numbers(xp.asarray(value))
     return array if hasattr(value, "dtype") or array.dtype.kind != "f" else array.astype("float32")
 

@@ -162,13 +162,9 @@ def prepare_resumed(path: str, given: dict[str, Any], other: str | None) -> Run:
 def check_description(path: Path, info: Any) -> None:
     """Refuse a checkpoint that does not say what one of ours says."""
     kinds: dict[str, type] = {
-        "config": dict,
-        "progress": dict,
-        "schedule": dict,
-        "preprocessing": dict,
-        "classes": list,
-    }
-    kinds |= {"image_shape": list, "training_images": int}
+        "config": dict, "progress": dict, "schedule": dict, "preprocessing": dict,
+        "classes": list, "image_shape": list, "training_images": int,
+    }  # fmt: skip
     for name, kind in kinds.items():
         if not isinstance(info, dict) or not isinstance(info.get(name), kind):
             raise CheckpointError(f"{path}: a checkpoint that does not say its {name} cannot be resumed")
@@ -186,6 +182,7 @@ def description_of_images(run: Run) -> dict[str, Any]:
 def assemble(config: Config, folder: RunFolder) -> Run:
     """Backend, data, network, optimizer and schedule as the settings say."""
     backend_note = choose_backend(config.backend)
+    config.backend = backends.current().name  # "auto" is settled: a resumed run goes on with the same one
     dataset = load(config.data)
     philox.manual_seed(config.seed)
     try:

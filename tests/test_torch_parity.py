@@ -1,7 +1,7 @@
 """Every operation against PyTorch: the same values, shapes, dtypes and gradients, in the awkward corners too.
 
 `agree(f, *arrays)` runs the same f(F, *tensors) with both libraries, in float64 and again in float32, and sends the
-same random cotangent back through both. Everything runs on the numpy and on the numba backend.
+same random cotangent back through both. Everything runs on each backend.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import warnings
 import numpy
 import pytest
 
-from minitorch_alex import Tensor, backends, nn, optim, tensor
+from minitorch_alex import Tensor, nn, optim, tensor
 from minitorch_alex import functional as F
 from minitorch_alex.tensor import no_grad
 
@@ -30,15 +30,9 @@ NAN, INF = math.nan, math.inf
 FLOATS = ("float64", "float32")
 
 
-@pytest.fixture(params=["numpy", "numba"], autouse=True)
-def backend(request):
-    reason = backends.why_not(request.param)
-    if reason is not None:
-        pytest.skip(reason)
-    before = backends._current
-    backends.use(request.param)
-    yield request.param
-    backends._current = before
+@pytest.fixture(autouse=True)
+def _on_each_backend(backend):
+    """Everything here runs on every backend."""
 
 
 @pytest.fixture

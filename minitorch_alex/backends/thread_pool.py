@@ -15,7 +15,7 @@ from contextlib import contextmanager
 import numpy
 import threadpoolctl
 
-WORTH_SHARING = 200_000  # multiply-adds, or elements touched: below this, handing work over costs more than it saves
+WORTH_SHARING = 200_000  # multiply-adds, or elements touched: below this, one thread does it all
 
 
 def usable_cores() -> int:
