@@ -19,6 +19,7 @@ import numpy
 from . import backends
 from .array_box import ArrayBox, checked_numbers, explain, number_type
 
+Edges = tuple[tuple["Tensor", Callable], ...]
 _births = itertools.count()
 
 
@@ -63,7 +64,7 @@ class Tensor(ArrayBox):
             )
         self.requires_grad = requires_grad
         self.grad: Tensor | None = None  # only ever set on leaves
-        self.edges: tuple[tuple[Tensor, Callable], ...] | None = ()  # (input, its gradient function), ...
+        self.edges: Edges | None = ()  # (input, its gradient function), ...
         self.made_by = "leaf"
         self.born = next(_births)  # inputs are always older than outputs
 
@@ -75,49 +76,19 @@ class Tensor(ArrayBox):
         both edges out of `b` are followed before `b` itself passes anything on to `a`. There is no recursion, so depth
         is limited by memory alone, and each node's edges are dropped on the way, so what they kept alive dies at once.
         """
-        if not self.requires_grad:
-            raise RuntimeError(
-                f"backward() from {self!r}: nothing it was computed from requires a gradient; "
-                "make a leaf with tensor(..., requires_grad=True), and compute outside no_grad()"
-            )
-        if gradient is None:
-            if self.data.size != 1:
-                raise ValueError(
-                    f"backward() from shape {self.shape} needs a gradient of that shape; "
-                    "only from a single number is it 1 by default (reduce with .sum() or .mean(), or pass one)"
-                )
-            gradient = self.backend.ones_like(self.data)
-        common_backend("backward", (self, gradient))
-        try:
-            seed = (gradient if isinstance(gradient, Tensor) else Tensor(gradient, backend=self.backend)).data
-        except (TypeError, ValueError) as error:
-            raise type(error)(f"backward(): the gradient is no block of numbers: {error}") from None
-        seed = seed.astype(self.dtype)
-        if seed.shape != self.shape:
-            raise ValueError(f"backward(): the gradient has shape {seed.shape}, the tensor {self.shape}")
-
-        with numpy.errstate(all="ignore"):
-            self._walk(seed)
-
-    def _walk(self, seed: Any) -> None:
-        """The walk that backward() describes, from a gradient of the right shape and dtype."""
-        gradients = {self.born: seed}
-        order = sorted(_ancestors(self), key=lambda t: t.born)
-        while order:
-            t = order.pop()
-            g = gradients.pop(t.born)
-            if t.made_by == "leaf":
-                t.grad = Tensor(g if t.grad is None else t.grad.data + g, backend=t.backend)
-                continue
-            edges, t.edges = t.edges, None
-            if edges is None:
-                raise RuntimeError(f"another thread's backward() has consumed {t.made_by} meanwhile")
-            for parent, gradient_of in edges:
-                part = _like(gradient_of(g), parent.data)
-                if parent.made_by == "leaf" and (part is g or part.base is not None):
-                    part = part.copy()  # a leaf's gradient is its own: somebody may scale it in place
-                known = gradients.get(parent.born)
-                gradients[parent.born] = part if known is None else known + part
+        gradients = {self.born: _first_gradient(self, gradient)}
+        by_age = sorted(_ancestors(self), key=lambda t: t.born)
+        with numpy.errstate(all="ignore"):  # infinities and NaNs are values like others
+            while by_age:
+                youngest = by_age.pop()
+                g = gradients.pop(youngest.born)
+                if youngest.made_by == "leaf":
+                    youngest.grad = _sum_of(youngest.grad, g, youngest.backend)
+                    continue
+                for parent, gradient_of in _take_edges(youngest):
+                    part = _shaped_like(parent, gradient_of(g), g)
+                    known = gradients.get(parent.born)
+                    gradients[parent.born] = part if known is None else known + part
 
     def detach(self) -> Tensor:
         """The same array without its history."""
@@ -198,30 +169,12 @@ def op(function: Callable) -> Callable[..., Tensor]:
             raise
         out = Tensor(value, backend=xp)
         if _recording.on:
-            if len(gradients) != len(inputs):
-                raise TypeError(f"{name}: takes {len(gradients)} inputs, by position, and was given {len(inputs)}")
-            wanted = [
-                (t, g) for t, g in zip(inputs, gradients, strict=True) if isinstance(t, Tensor) and t.requires_grad
-            ]
-            if any(g is None for _, g in wanted):
-                raise TypeError(
-                    f"{name}: there is no gradient for one of the inputs that require it; detach() it first"
-                )
-            if wanted:
-                out.requires_grad, out.edges, out.made_by = True, tuple(wanted), name
+            edges = _edges_that_count(name, inputs, gradients)
+            if edges:
+                out.requires_grad, out.edges, out.made_by = True, edges, name
         return out
 
     return on_tensors
-
-
-def _plain(xp: backends.Backend, value: Any) -> Any:
-    """An input that is no Tensor: numbers stay Python numbers (they follow the tensor's dtype), lists become arrays."""
-    if isinstance(value, numpy.generic):  # first, for NumPy's float64 is a Python float as well
-        return value.item()
-    if value is None or isinstance(value, (bool, int, float)):
-        return value
-    array = checked_numbers(xp.asarray(value))
-    return array if hasattr(value, "dtype") or array.dtype.kind != "f" else array.astype("float32")
 
 
 def common_backend(name: str, inputs: tuple[Any, ...]) -> backends.Backend:
@@ -238,6 +191,7 @@ def common_backend(name: str, inputs: tuple[Any, ...]) -> backends.Backend:
     return home or backends.current()
 
 
+# -- what backward() and op() ask for -------------------------------------------
 def _ancestors(t: Tensor) -> set[Tensor]:
     """`t` and everything that its gradient flows to. Refuses a graph of which a part is already used up."""
     seen, stack = {t}, [t]
@@ -255,11 +209,70 @@ def _ancestors(t: Tensor) -> set[Tensor]:
     return seen
 
 
-def _like(g: Any, array: Any) -> Any:
-    """Give a gradient the shape and dtype of its array: add up the copies that broadcasting made of each element."""
-    shape = array.shape
-    if g.shape != shape:
-        extra = g.ndim - len(shape)
-        axes = [*range(extra), *(i + extra for i, n in enumerate(shape) if n == 1 and g.shape[i + extra] != 1)]
-        g = g.sum(axis=tuple(axes), keepdims=True).reshape(shape)
-    return g if g.dtype == array.dtype else g.astype(array.dtype)
+def _take_edges(t: Tensor) -> Edges:
+    edges, t.edges = t.edges, None
+    if edges is None:
+        raise RuntimeError(f"another thread's backward() has consumed {t.made_by} meanwhile")
+    return edges
+
+
+def _shaped_like(parent: Tensor, part: Any, g: Any) -> Any:
+    """`part`, computed from g, with the parent's shape and dtype: the copies that broadcasting made are added up."""
+    shape = parent.data.shape
+    if part.shape != shape:
+        extra = part.ndim - len(shape)
+        axes = [*range(extra), *(i + extra for i, n in enumerate(shape) if n == 1 and part.shape[i + extra] != 1)]
+        part = part.sum(axis=tuple(axes), keepdims=True).reshape(shape)
+    if part.dtype != parent.data.dtype:
+        part = part.astype(parent.data.dtype)
+    if parent.made_by == "leaf" and (part is g or part.base is not None):
+        part = part.copy()  # a leaf's gradient is its own: somebody may scale it in place
+    return part
+
+
+def _sum_of(grad: Tensor | None, g: Any, backend: backends.Backend) -> Tensor:
+    return Tensor(g if grad is None else grad.data + g, backend=backend)
+
+
+def _first_gradient(t: Tensor, gradient: Any) -> Any:
+    """What backward() starts from: an array of the tensor's shape and dtype, 1 for a single number."""
+    if not t.requires_grad:
+        raise RuntimeError(
+            f"backward() from {t!r}: nothing it was computed from requires a gradient; "
+            "make a leaf with tensor(..., requires_grad=True), and compute outside no_grad()"
+        )
+    if gradient is None:
+        if t.data.size != 1:
+            raise ValueError(
+                f"backward() from shape {t.shape} needs a gradient of that shape; "
+                "only from a single number is it 1 by default (reduce with .sum() or .mean(), or pass one)"
+            )
+        gradient = t.backend.ones_like(t.data)
+    common_backend("backward", (t, gradient))
+    try:
+        array = (gradient if isinstance(gradient, Tensor) else Tensor(gradient, backend=t.backend)).data
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"backward(): the gradient is no block of numbers: {error}") from None
+    if array.shape != t.shape:
+        raise ValueError(f"backward(): the gradient has shape {array.shape}, the tensor {t.shape}")
+    return array.astype(t.dtype)
+
+
+def _edges_that_count(name: str, inputs: tuple[Any, ...], gradients: tuple[Callable | None, ...]) -> Edges:
+    """(input, its gradient function) for those inputs that require a gradient."""
+    if len(gradients) != len(inputs):
+        raise TypeError(f"{name}: takes {len(gradients)} inputs, by position, and was given {len(inputs)}")
+    edges = [(t, g) for t, g in zip(inputs, gradients, strict=True) if isinstance(t, Tensor) and t.requires_grad]
+    if any(g is None for _, g in edges):
+        raise TypeError(f"{name}: there is no gradient for one of the inputs that require it; detach() it first")
+    return tuple(edges)  # type: ignore[arg-type]
+
+
+def _plain(xp: backends.Backend, value: Any) -> Any:
+    """An input that is no Tensor: numbers stay Python numbers (they follow the tensor's dtype), lists become arrays."""
+    if isinstance(value, numpy.generic):  # first, for NumPy's float64 is a Python float as well
+        return value.item()
+    if value is None or isinstance(value, (bool, int, float)):
+        return value
+    array = checked_numbers(xp.asarray(value))
+    return array if hasattr(value, "dtype") or array.dtype.kind != "f" else array.astype("float32")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 from ..array_box import number_type
@@ -9,50 +11,36 @@ from ..tensor import Tensor, common_backend, op
 from ._arguments import KIND, floating, number, operation
 
 
-def _match(x: Any, y: Any) -> tuple[Any, Any]:
-    """Bring two operands to PyTorch's common dtype where NumPy would choose another.
+def op_of_two(function: Callable) -> Callable[..., Tensor]:
+    """`op` for two operands, which are first brought to a common dtype (`_match`, at the end of this file)."""
 
-    Booleans follow whole numbers and those floating-point ones (float32 * int64 stays float32), and within a kind a 0-d
-    operand follows one with dimensions. Python numbers follow whatever they meet, in NumPy as in PyTorch.
-    """
-    a, b = getattr(x, "dtype", None), getattr(y, "dtype", None)
-    if a == b:
-        return x, y
-    if a is None or b is None:  # a Python number
-        if isinstance(x, float) and b.kind != "f":  # type: ignore[union-attr]
-            return x, y.astype("float32")
-        if isinstance(y, float) and a.kind != "f":  # type: ignore[union-attr]
-            return x.astype("float32"), y
-        if isinstance(y, int) and a == "bool" and not isinstance(y, bool):
-            return x.astype("int64"), y
-    elif KIND[a.kind] < KIND[b.kind] or (KIND[a.kind] == KIND[b.kind] and y.ndim and not x.ndim):
-        return x.astype(b), y
-    elif KIND[b.kind] < KIND[a.kind] or (x.ndim and not y.ndim):
-        return x, y.astype(a)
-    return x, y
+    @op
+    @functools.wraps(function)
+    def matched(xp, *operands, **by_name):
+        if by_name or len(operands) != 2:
+            raise TypeError(f"{function.__name__}: takes 2 inputs, by position")
+        return function(xp, *_match(*operands))
+
+    return matched
 
 
-@op
+@op_of_two
 def add(xp, x, y):
-    x, y = _match(x, y)
     return x + y, (lambda g: g, lambda g: g)
 
 
-@op
+@op_of_two
 def sub(xp, x, y):
-    x, y = _match(x, y)
     return x - y, (lambda g: g, lambda g: -g)
 
 
-@op
+@op_of_two
 def mul(xp, x, y):
-    x, y = _match(x, y)
     return x * y, (lambda g: g * y, lambda g: g * x)
 
 
-@op
+@op_of_two
 def div(xp, x, y):
-    x, y = _match(x, y)
     x, y = floating(x), floating(y)
     quotient = x / y
     return quotient, (lambda g: g / y, lambda g: -g * quotient / y)
@@ -65,10 +53,9 @@ def neg(xp, x):
     return -x, (lambda g: -g,)
 
 
-@op
+@op_of_two
 def pow(xp, x, exponent):
     """x ** exponent. At 0 ** 0 the slope in x is 0, and where x = 0 that in the exponent is 0, as in PyTorch."""
-    x, exponent = _match(x, exponent)
     y = x**exponent
 
     def grad_x(g):
@@ -104,17 +91,15 @@ def abs(xp, x):
     return xp.abs(x), (lambda g: g * xp.sign(x),)
 
 
-@op
+@op_of_two
 def maximum(xp, x, y):
     """The larger of two, NaN if either is. Where they are equal each receives half of the gradient."""
-    x, y = _match(x, y)
     return xp.maximum(x, y), (lambda g: _unless(xp, x < y, x == y, g), lambda g: _unless(xp, y < x, x == y, g))
 
 
-@op
+@op_of_two
 def minimum(xp, x, y):
     """The smaller of two, NaN if either is. Where they are equal each receives half of the gradient."""
-    x, y = _match(x, y)
     return xp.minimum(x, y), (lambda g: _unless(xp, x > y, x == y, g), lambda g: _unless(xp, y > x, x == y, g))
 
 
@@ -184,3 +169,26 @@ def compare(input: Tensor, other: Any, relation: str) -> Tensor:
     if answer is NotImplemented or isinstance(other, complex):
         raise TypeError(f"compare: a tensor has no {relation.strip('_')} with {other!r}")
     return Tensor(answer, backend=input.backend)
+
+
+def _match(x: Any, y: Any) -> tuple[Any, Any]:
+    """Bring two operands to PyTorch's common dtype where NumPy would choose another.
+
+    Booleans follow whole numbers and those floating-point ones (float32 * int64 stays float32), and within a kind a 0-d
+    operand follows one with dimensions. Python numbers follow whatever they meet, in NumPy as in PyTorch.
+    """
+    a, b = getattr(x, "dtype", None), getattr(y, "dtype", None)
+    if a == b:
+        return x, y
+    if a is None or b is None:  # a Python number
+        if isinstance(x, float) and b.kind != "f":  # type: ignore[union-attr]
+            return x, y.astype("float32")
+        if isinstance(y, float) and a.kind != "f":  # type: ignore[union-attr]
+            return x.astype("float32"), y
+        if isinstance(y, int) and a == "bool" and not isinstance(y, bool):
+            return x.astype("int64"), y
+    elif KIND[a.kind] < KIND[b.kind] or (KIND[a.kind] == KIND[b.kind] and y.ndim and not x.ndim):
+        return x.astype(b), y
+    elif KIND[b.kind] < KIND[a.kind] or (x.ndim and not y.ndim):
+        return x, y.astype(a)
+    return x, y
