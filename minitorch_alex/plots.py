@@ -1,30 +1,26 @@
-"""Pictures of a run. Each function returns a Matplotlib Figure, which a notebook shows and `save` writes.
-
-Figures are made without pyplot, so nothing here touches Matplotlib's backend or its global state.
-"""
+"""Pictures of a run. Each function returns a Matplotlib figure, which a notebook shows and whose `save` writes it."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from .picture import Picture
 
 TRAIN, TEST = "#3b6fb6", "#c8553d"
 
 
-def curves(log: Sequence[dict[str, Any]], classes: int) -> Figure:
+def curves(log: Sequence[dict[str, Any]], classes: int) -> Picture:
     """Loss and error against epochs, from the lines of a log.jsonl."""
-    from matplotlib.figure import Figure
+    from .picture import Picture
 
     epochs = [line for line in log if "test_top1" in line]
     steps = [line for line in log if "loss" in line and "test_top1" not in line]
-    figure = Figure(figsize=(10, 4), layout="constrained")
+    figure = Picture(figsize=(10, 4), layout="constrained")
     left, right = figure.subplots(1, 2)
     if steps:
         left.plot([line["at"] for line in steps], [line["loss"] for line in steps], color=TRAIN, alpha=0.25, lw=0.8)
@@ -47,17 +43,17 @@ def curves(log: Sequence[dict[str, Any]], classes: int) -> Figure:
     return figure
 
 
-def filters(weights: numpy.ndarray, title: str = "First-layer filters") -> Figure:
+def filters(weights: numpy.ndarray, title: str = "First-layer filters") -> Picture:
     """Convolution filters (F, C, R, S) as small pictures: in colour if C is 3, else the first channel.
 
     Each filter is stretched to the full range by itself, with 0 as mid-grey. The paper's Figure 3.
     """
-    from matplotlib.figure import Figure
+    from .picture import Picture
 
     count = len(weights)
     columns = min(16, max(1, math.ceil(math.sqrt(2 * count))))
     rows = math.ceil(count / columns)
-    figure = Figure(figsize=(0.6 * columns + 0.4, 0.6 * rows + 0.7), layout="constrained")
+    figure = Picture(figsize=(0.6 * columns + 0.4, 0.6 * rows + 0.7), layout="constrained")
     grid = figure.subplots(rows, columns, squeeze=False)
     largest = numpy.abs(weights).reshape(count, -1).max(axis=1).reshape(-1, 1, 1, 1)
     pictures = 0.5 + weights / (2 * numpy.maximum(largest, 1e-12))
@@ -68,11 +64,3 @@ def filters(weights: numpy.ndarray, title: str = "First-layer filters") -> Figur
             axes.imshow(picture, cmap="gray", vmin=0, vmax=1)
     figure.suptitle(title)
     return figure
-
-
-def save(figure: Figure, path: Path) -> None:
-    """Write the figure to a file, of the kind that its name ends in."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
-    FigureCanvasAgg(figure)
-    figure.savefig(path, dpi=120)

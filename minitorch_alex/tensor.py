@@ -77,7 +77,7 @@ class Tensor(ArrayBox):
         is limited by memory alone, and each node's edges are dropped on the way, so what they kept alive dies at once.
         """
         gradients = {self.born: _first_gradient(self, gradient)}
-        by_age = sorted(_ancestors(self), key=lambda t: t.born)
+        by_age = sorted(ancestors(self), key=lambda t: t.born)
         with numpy.errstate(all="ignore"):  # infinities and NaNs are values like others
             while by_age:
                 youngest = by_age.pop()
@@ -192,7 +192,7 @@ def common_backend(name: str, inputs: tuple[Any, ...]) -> backends.Backend:
 
 
 # -- what backward() and op() ask for -------------------------------------------
-def _ancestors(t: Tensor) -> set[Tensor]:
+def ancestors(t: Tensor) -> set[Tensor]:
     """`t` and everything that its gradient flows to. Refuses a graph of which a part is already used up."""
     seen, stack = {t}, [t]
     while stack:

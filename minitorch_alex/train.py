@@ -17,8 +17,6 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, NoReturn
 
-from tqdm import tqdm
-
 from . import backends, models, philox, plots
 from . import functional as F
 from .backends.thread_pool import usable_cores
@@ -27,6 +25,7 @@ from .config import Config, ConfigError, add_arguments, flag, read_file
 from .data import DataError, Dataset, Loader, Preprocessing, load
 from .nn import Module
 from .optim import SGD, MultiStepLR, ReduceLROnPlateau
+from .progress import progress_bar
 from .run_folder import RunFolder
 from .summary import summary
 from .tensor import Tensor, no_grad
@@ -256,9 +255,9 @@ def train_epoch(run: Run, loader: Loader, stop: StopRequest) -> bool:
     """Take the rest of the current epoch's steps. False if it was asked to stop, or the loss is no longer finite."""
     progress, network = run.progress, run.network.train()
     classes = len(run.dataset.classes)
-    bar = tqdm(
-        total=len(loader.images), initial=progress.seen, unit=" images", leave=False, dynamic_ncols=True,
-        desc=f"epoch {progress.epoch + 1}/{run.config.epochs}", disable=not sys.stderr.isatty(),
+    bar = progress_bar(
+        total=len(loader.images), initial=progress.seen, unit=" images", leave=False,
+        desc=f"epoch {progress.epoch + 1}/{run.config.epochs}",
     )  # fmt: skip
     with bar:
         for images, labels in loader.epoch(progress.epoch, start=progress.batch):
@@ -378,12 +377,11 @@ def processor() -> str:
 
 def draw(run: Run) -> None:
     """curves.png and filters.png."""
-    plots.save(plots.curves(run.folder.log_lines(), len(run.dataset.classes)), run.folder.curves)
+    plots.curves(run.folder.log_lines(), len(run.dataset.classes)).save(run.folder.curves)
     first = next((p for _, p in run.network.named_parameters() if p.ndim == 4), None)
     if first is not None:
-        plots.save(
-            plots.filters(first.numpy(), f"First-layer filters after {run.progress.step:,} steps"), run.folder.filters
-        )
+        title = f"First-layer filters after {run.progress.step:,} steps"
+        plots.filters(first.numpy(), title).save(run.folder.filters)
 
 
 if __name__ == "__main__":

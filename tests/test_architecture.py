@@ -44,11 +44,17 @@ HOUSE = [
     # floor 5: networks, and what surrounds a run
     "models.small",
     "models",
-    "checkpoint summary plots",
+    "picture",
+    "checkpoint summary plots graph progress source",
     "config",
     "run_folder",
     # floor 6: commands
     "train",
+    "exercises.examination",
+    "exercises.lesson_1 exercises.lesson_2 exercises.lesson_3 exercises.lesson_4 exercises.lesson_5",
+    "exercises",
+    "exercises.notebook",
+    "exercises.__main__",
 ]
 ROW = {
     f"{NAME}.{module}".rstrip("."): number

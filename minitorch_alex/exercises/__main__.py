@@ -1,0 +1,109 @@
+"""The exercises' command: `python -m minitorch_alex.exercises check 3`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from . import Exercise, Mistake, check, hint, notebook, of_lesson
+from .notebook import LessonError
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Returns the exit status: 0 all right, 1 something is not solved or differs, 2 the request is wrong."""
+    parser = argparse.ArgumentParser(prog="python -m minitorch_alex.exercises", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    command = commands.add_parser("list", help="the exercises")
+    command.set_defaults(run=lambda given: show_list())
+    command = commands.add_parser("check", help="examine what you wrote in a lesson's notebook")
+    command.add_argument("lesson", type=int)
+    command.add_argument("file", type=Path, nargs="?", help="the notebook or .py file (default: notebooks/NN_*.ipynb)")
+    command.set_defaults(run=lambda given: check_lesson(given.lesson, given.file))
+    command = commands.add_parser("hint", help="a hint for one exercise")
+    command.add_argument("number", metavar="EXERCISE", help="such as 3.2")
+    command.add_argument("which", type=int, nargs="?", default=1, help="1 (default) says least")
+    command.set_defaults(run=lambda given: show_hint(given.number, given.which))
+    command = commands.add_parser("write", help="generate a lesson's notebooks from its text")
+    command.add_argument("sources", type=Path, nargs="+", metavar="NN_NAME.py")
+    command.add_argument("--force", action="store_true", help="replace notebooks that exist and differ")
+    command.set_defaults(run=lambda given: write(given.sources, given.force))
+    given = parser.parse_args(arguments)
+    try:
+        return given.run(given)
+    except (LessonError, Mistake) as error:
+        print(f"exercises: {error}", file=sys.stderr)
+        return 2
+    except ImportError as error:
+        print(f'exercises: {error}; pip install "minitorch_alex[notebooks]" has it', file=sys.stderr)
+        return 2
+
+
+def show_list() -> int:
+    """Every exercise, a line each."""
+    lesson = 1
+    while exercises := of_lesson(lesson):
+        for e in exercises:
+            print(f"{e.number}  {e.name:<22}  {e.task}")
+        lesson += 1
+    return 0
+
+
+def show_hint(number: str, which: int) -> int:
+    """One hint."""
+    hint(number, which)
+    return 0
+
+
+def check_lesson(lesson: int, file: Path | None) -> int:
+    """Examine every exercise of a lesson in the learner's notebook."""
+    exercises = of_lesson(lesson)
+    if not exercises:
+        raise LessonError(f"there is no lesson {lesson} with exercises")
+    path = file or notebook.find(lesson)
+    print(path)
+    defined, problems = notebook.definitions(path)
+    for problem in problems:
+        print(f"  could not be read: {problem}")
+    solved = sum(examine(e, defined) for e in exercises)
+    print(f"{solved} of {len(exercises)} solved")
+    return 0 if solved == len(exercises) else 1
+
+
+def examine(e: Exercise, defined: dict[str, object]) -> bool:
+    """Examine one exercise and tell the result."""
+    if e.name not in defined:
+        print(f"  {e.number} {e.name}: not found. It must be defined under that name")
+        return False
+    try:
+        print(f"  {check(e.number, defined[e.name])}")
+        return True
+    except Mistake as mistake:
+        text = str(mistake).replace("\n", "\n  ")
+        in_a_shell = f"`python -m minitorch_alex.exercises hint {e.number}` helps."
+        text = text.replace(f'hint("{e.number}") helps.', in_a_shell)
+        print(f"  {text}")
+        return False
+
+
+def write(sources: list[Path], force: bool) -> int:
+    """Generate the learner's notebook beside each source and the solved one in solved/. Returns 1 if one was kept."""
+    kept = 0
+    for source in sources:
+        if not source.is_file():
+            raise LessonError(f"{source}: there is no such file")
+        for path, text in notebook.versions(source).items():
+            if path.exists() and path.read_text(encoding="utf-8") == text:
+                continue
+            if path.exists() and not force:
+                print(f"{path} differs and was kept, since it may hold somebody's work; --force replaces it")
+                kept = 1
+                continue
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+            print(f"wrote {path}")
+    return kept
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Examines the exercises of lesson 4."""

@@ -1,0 +1,121 @@
+"""Lessons as files: read the functions a learner wrote, write the learner's and the solved version of a lesson.
+
+A lesson is one text file, notebooks/NN_name.py, in jupytext's "py:percent" form. Solutions stand between the lines
+### BEGIN SOLUTION and ### END SOLUTION. The notebooks are generated from it, without outputs.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import linecache
+import re
+from pathlib import Path
+from typing import Any
+
+SOLUTION = re.compile(r"^( *)### BEGIN SOLUTION\n.*?^ *### END SOLUTION\n?", re.DOTALL | re.MULTILINE)
+STUB = r"\1# YOUR CODE HERE\n\1raise NotImplementedError()\n"  # nbgrader's words
+CHECK = re.compile(r'^check\("([\d.]+)"', re.MULTILINE)
+
+
+class LessonError(Exception):
+    """A lesson's file is missing or unreadable. The message says what to do."""
+
+
+# -- reading --------------------------------------------------------------------
+def find(lesson: int) -> Path:
+    """The learner's notebook of a lesson, from the folder notebooks/ or its parent."""
+    folders = [folder for folder in (Path("notebooks"), Path()) if folder.is_dir()]
+    found = [path for folder in folders for path in sorted(folder.glob(f"{lesson:02}_*.ipynb"))]
+    if not found:
+        raise LessonError(f"there is no {lesson:02}_*.ipynb here or in notebooks/: name the notebook's file")
+    if len(found) > 1:
+        raise LessonError(f"there are several notebooks, name one: {', '.join(map(str, found))}")
+    return found[0]
+
+
+def definitions(path: Path) -> tuple[dict[str, Any], list[str]]:
+    """What a notebook (or .py file) defines, and what could not be read of it.
+
+    Only imports, functions, classes and plain constants are carried out, so this is quick and draws and trains nothing.
+    """
+    namespace: dict[str, Any] = {"__name__": path.stem}
+    problems = []
+    for number, source in enumerate(_code_cells(path), start=1):
+        place = f"{path.name}, code cell {number}"
+        lines = ["" if re.match(r"\s*[%!?]", line) else line for line in source.splitlines()]  # IPython's own commands
+        linecache.cache[place] = (len(source), None, [line + "\n" for line in lines], place)  # to quote them
+        try:
+            statements = ast.parse("\n".join(lines)).body
+        except SyntaxError as error:
+            problems.append(f"{place}, line {error.lineno}: {error.msg}: {(error.text or '').strip()}")
+            continue
+        for statement in filter(_defines, statements):
+            try:
+                exec(compile(ast.Module([statement], []), place, "exec"), namespace)
+            except Exception as error:
+                problems.append(f"{place}, line {statement.lineno}: {type(error).__name__}: {error}")
+    return namespace, problems
+
+
+def _code_cells(path: Path) -> list[str]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise LessonError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
+    if path.suffix == ".py":
+        return re.split(r"^# %%.*$", text, flags=re.MULTILINE)
+    try:
+        cells = [cell for cell in json.loads(text)["cells"] if cell["cell_type"] == "code"]
+        return ["".join(cell["source"]) for cell in cells]
+    except (ValueError, KeyError, TypeError):
+        raise LessonError(f"{path}: this is no Jupyter notebook") from None
+
+
+def _defines(statement: ast.stmt) -> bool:
+    if isinstance(statement, ast.Assign) and all(isinstance(target, ast.Name) for target in statement.targets):
+        try:
+            ast.literal_eval(statement.value)
+        except ValueError:
+            return False
+        return True
+    return isinstance(statement, ast.Import | ast.ImportFrom | ast.FunctionDef | ast.ClassDef)
+
+
+# -- writing --------------------------------------------------------------------
+def versions(source: Path) -> dict[Path, str]:
+    """What stands in the learner's and in the solved notebook of a lesson, by their paths."""
+    learner, solved = (_notebook(source.read_text(encoding="utf-8"), with_solutions=w) for w in (False, True))
+    name = f"{source.stem}.ipynb"
+    return {source.parent / name: learner, source.parent / "solved" / name: solved}
+
+
+def _notebook(text: str, with_solutions: bool) -> str:
+    import jupytext
+    import nbformat
+
+    notebook = jupytext.reads(text, fmt="py:percent")
+    notebook.metadata = {
+        "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+        "language_info": {"name": "python"},
+    }
+    for number, cell in enumerate(notebook.cells, start=1):
+        cell.id = f"cell-{number}"  # the same each time
+        if cell.cell_type != "code":
+            continue
+        checks = CHECK.search(cell.source)
+        if SOLUTION.search(cell.source + "\n"):
+            cell.metadata["nbgrader"] = _for_nbgrader(f"solution-{number}", solution=True)
+        elif checks:
+            cell.metadata["nbgrader"] = _for_nbgrader(f"check-{checks[1]}", solution=False)
+        if not with_solutions:
+            cell.source = SOLUTION.sub(STUB, cell.source + "\n").rstrip("\n")
+            if checks:  # "Run All" is to go on behind an exercise that is not solved yet
+                cell.metadata["tags"] = ["raises-exception"]
+    notebook.nbformat, notebook.nbformat_minor = 4, 5
+    return nbformat.writes(notebook) + "\n"
+
+
+def _for_nbgrader(name: str, solution: bool) -> dict[str, Any]:
+    settings = {"grade_id": name, "schema_version": 3, "solution": solution, "task": False, "locked": not solution}
+    return {**settings, "grade": False} if solution else {**settings, "grade": True, "points": 1}
