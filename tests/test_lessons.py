@@ -22,7 +22,7 @@ SOURCES = sorted(NOTEBOOKS.glob("[0-9][0-9]_*.py"))
 # Tensor that NumPy's arrays have too (sum, reshape, ...) need no introduction.
 INTRODUCED = {
     1: """
-        minitorch_alex functional tensor Tensor requires_grad backward grad numpy no_grad op mul
+        minitorch_alex functional tensor Tensor requires_grad backward grad edges born numpy no_grad op mul
         exercises check hint graph source
     """,
     2: "",
@@ -162,7 +162,6 @@ def names_used(text):
     """The package's names in a lesson's code: what it imports, modules' attributes, and Tensor's own attributes."""
     tree = ast.parse(text)
     own = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.ClassDef)}
-    own |= {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute) and _set_on_self(node)}
     ours, used = set(), set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -180,10 +179,6 @@ def names_used(text):
             if of_module or (node.attr in VOCABULARY - EVERYBODYS - own and not of_other):
                 used.add(node.attr)
     return used
-
-
-def _set_on_self(node):
-    return isinstance(node.ctx, ast.Store) and isinstance(node.value, ast.Name) and node.value.id == "self"
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.stem)
