@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from .picture import Picture
 
 LEAF, MADE, EDGE = "#e8f0d8", "#dbe6f4", "#555555"
+FONT = 9  # points
 
 
 def graph(tensor: Tensor, **names: Tensor) -> Picture:
@@ -20,34 +21,46 @@ def graph(tensor: Tensor, **names: Tensor) -> Picture:
     after #, its place in the order of birth: backward() visits the highest number first. Arrows point the way the
     values went; gradients go against them. Inputs that require no gradient are not on the tape.
     """
+    from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
+    from matplotlib.textpath import TextPath
+
     nodes = sorted(ancestors(tensor), key=lambda t: t.born)
     known = {t: name for name, t in names.items()}
-    places = _places(nodes)
-    boxes: dict[Tensor, Any] = {}
-    width, height = (1 + max(place[axis] for place in places.values()) for axis in (0, 1))
-    figure, axes = _canvas(width, height)
-    for number, t in enumerate(nodes, start=1):
-        made_by = "" if t.made_by == "leaf" else t.made_by
-        what = " = ".join(part for part in (known.get(t, ""), made_by) if part) or "leaf"
-        box = axes.text(
-            *places[t], f"{what}\n{t.shape or 'a number'}  #{number}",
-            ha="center", va="center", fontsize=9, linespacing=1.5,
-            bbox={"boxstyle": "round,pad=0.5", "facecolor": MADE if made_by else LEAF, "edgecolor": EDGE},
-        )  # fmt: skip
-        boxes[t] = box.get_bbox_patch()
-        twins = Counter(parent for parent, _ in t.edges or ())
-        side = 1
+    labels = {t: _label(t, number, known.get(t, "")) for number, t in enumerate(nodes, start=1)}
+    lines = [line for label in labels.values() for line in label.split("\n")]
+    longest = max(TextPath((0, 0), line, size=FONT).get_extents().width / 72 for line in lines)
+    width, height = longest + 0.25, 0.5  # of a box, in inches
+    places = {t: (column * (width + 0.6), row * (height + 0.4)) for t, (column, row) in _places(nodes).items()}
+
+    axes = _canvas(*(max(place[axis] for place in places.values()) + size for axis, size in ((0, width), (1, height))))
+    boxes = {
+        t: FancyBboxPatch(
+            places[t], width, height, boxstyle="round,pad=0,rounding_size=0.08", zorder=2,
+            facecolor=LEAF if t.made_by == "leaf" else MADE, edgecolor=EDGE,
+        )
+        for t in nodes
+    }  # fmt: skip
+    for t in nodes:
+        axes.add_patch(boxes[t])
+        left, bottom = places[t]
+        middle = left + width / 2, bottom + height / 2
+        axes.text(*middle, labels[t], ha="center", va="center", fontsize=FONT, linespacing=1.5, zorder=3)
+        twins, side = Counter(parent for parent, _ in t.edges or ()), 1
         for parent, _ in t.edges or ():
-            bend = 0.18 * side if twins[parent] > 1 or places[t][0] - places[parent][0] > 1 else 0
-            side = -side if twins[parent] > 1 else side  # a + a: one arrow above the other
-            axes.annotate(
-                "", places[t], places[parent], zorder=4,  # after the boxes, whose size the arrows need
-                arrowprops={
-                    "arrowstyle": "-|>", "color": EDGE, "connectionstyle": f"arc3,rad={bend}",
-                    "patchA": boxes[parent], "patchB": boxes[t], "shrinkA": 3, "shrinkB": 3, "mutation_scale": 14,
-                },
+            is_twin, far = twins[parent] > 1, places[t][0] - places[parent][0] > 2 * width
+            side = -side if is_twin else 1  # a + a: one arrow above the other
+            arrow = FancyArrowPatch(
+                (places[parent][0] + width / 2, places[parent][1] + height / 2), middle, zorder=1, color=EDGE,
+                arrowstyle="-|>", mutation_scale=14, connectionstyle=f"arc3,rad={0.18 * side if is_twin or far else 0}",
+                patchA=boxes[parent], patchB=boxes[t], shrinkA=0, shrinkB=2,
             )  # fmt: skip
-    return figure
+            axes.add_patch(arrow)
+    return axes.figure
+
+
+def _label(t: Tensor, number: int, name: str) -> str:
+    what = [name] if t.made_by == "leaf" else [name, t.made_by]
+    return f"{' = '.join(filter(None, what)) or 'leaf'}\n{t.shape or 'a number'}  #{number}"
 
 
 def _places(nodes: list[Tensor]) -> dict[Tensor, tuple[float, float]]:
@@ -67,11 +80,12 @@ def _places(nodes: list[Tensor]) -> dict[Tensor, tuple[float, float]]:
     return places
 
 
-def _canvas(width: float, height: float) -> tuple[Picture, Any]:
+def _canvas(width: float, height: float) -> Any:
+    """Axes whose unit is an inch, with a margin round about."""
     from .picture import Picture
 
-    figure = Picture(figsize=(1.9 * width, 0.95 * height + 0.25), layout="constrained")
-    axes = figure.subplots()
-    axes.set(xlim=(-0.6, width - 0.4), ylim=(-0.6, height - 0.4))
+    margin = 0.15
+    figure = Picture(figsize=(width + 2 * margin, height + 2 * margin))
+    axes = figure.add_axes((0, 0, 1, 1), xlim=(-margin, width + margin), ylim=(-margin, height + margin))
     axes.axis("off")
-    return figure, axes
+    return axes

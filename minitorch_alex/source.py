@@ -8,13 +8,20 @@ from pathlib import Path
 from typing import Any
 
 PACKAGE = Path(__file__).parent
+BOX = "background:#f7f7f7; color:#222; border-left:3px solid #bbb; padding:.6em 1em; overflow-x:auto"
+TEXT = "white-space:pre; font:11px/1.45 monospace; margin:0; background:none; color:inherit"  # 120 columns
 
 
 class Source(str):
-    """Python text that a notebook shows highlighted."""
+    """Python text that a notebook shows highlighted, without breaking its lines."""
 
-    def _repr_markdown_(self) -> str:  # what IPython asks for
-        return f"```python\n{self}\n```"
+    def _repr_html_(self) -> str:  # what IPython asks for; IPython brings pygments
+        from pygments import highlight
+        from pygments.formatters import HtmlFormatter
+        from pygments.lexers import PythonLexer
+
+        coloured = highlight(self, PythonLexer(), HtmlFormatter(nowrap=True, noclasses=True))
+        return f'<div style="{BOX}"><pre style="{TEXT}">{coloured}</pre></div>'
 
 
 def source(thing: Any) -> Source:
