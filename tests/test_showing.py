@@ -48,7 +48,7 @@ def test_boxes_hold_their_text_and_do_not_overlap():
     parts = [a * float(i) for i in range(4)]
     whole = parts[0] + parts[1] + parts[2] + parts[3] + a
     picture = graph(whole, a_leaf_with_a_long_name=a)
-    picture._repr_png_()  # draws it
+    picture.draw_without_rendering()
     found, arrows = boxes(picture)
     extents = [box.get_window_extent() for box in found.values()]
     for i, (one, text) in enumerate(zip(extents, picture.axes[0].texts, strict=True)):
