@@ -63,6 +63,17 @@ def test_notebooks_hold_no_output_and_the_learners_no_solution(path):
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.stem)
+def test_nbgrader_could_take_it(path):
+    """As its schema 3 has it: every check is graded, every answer a solution cell, and names are letters and hyphens."""
+    cells = json.loads((NOTEBOOKS / "solved" / f"{path.stem}.ipynb").read_text())["cells"]
+    marks = [(cell["metadata"]["nbgrader"], "".join(cell["source"])) for cell in cells if cell["metadata"]]
+    assert all(re.fullmatch(r"[\w-]+", mark["grade_id"]) for mark, _ in marks)
+    assert len({mark["grade_id"] for mark, _ in marks}) == len(marks)
+    assert [mark["grade"] for mark, _ in marks] == [text.startswith("check(") for _, text in marks]
+    assert [mark["solution"] for mark, _ in marks] == ["### BEGIN SOLUTION" in text for _, text in marks]
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.stem)
 def test_the_form_of_a_lesson(path):
     text, number = path.read_text(), lesson_number(path)
     assert text.startswith(f"# %% [markdown]\n# # {number}. ")

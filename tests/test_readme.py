@@ -3,6 +3,8 @@
 import re
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 ROW = re.compile(r"^\| (\d+) \| `([\w/.]+)` \| ([\d,]+) \|", re.MULTILINE)
@@ -35,9 +37,10 @@ def test_ci_runs_the_readmes_test_command():
     assert commands[1] in (ROOT / ".ci" / "run").read_text().splitlines()
 
 
-def test_links_lead_somewhere():
-    for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", README.read_text()):
-        assert (ROOT / target).exists(), target
+@pytest.mark.parametrize("page", ["README.md", "notebooks/README.md"])
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", (ROOT / page).read_text()):
+        assert ((ROOT / page).parent / target).exists(), target
 
 
 def test_the_example_runs(capsys):

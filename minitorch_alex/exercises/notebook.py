@@ -107,7 +107,7 @@ def _notebook(text: str, with_solutions: bool) -> str:
         if SOLUTION.search(cell.source + "\n"):
             cell.metadata["nbgrader"] = _for_nbgrader(f"solution-{number}", solution=True)
         elif checks:
-            cell.metadata["nbgrader"] = _for_nbgrader(f"check-{checks[1]}", solution=False)
+            cell.metadata["nbgrader"] = _for_nbgrader("check-" + checks[1].replace(".", "-"), solution=False)
         if not with_solutions:
             cell.source = SOLUTION.sub(STUB, cell.source + "\n").rstrip("\n")
             if checks:  # "Run All" is to go on behind an exercise that is not solved yet
