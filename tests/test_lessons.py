@@ -64,7 +64,7 @@ def test_notebooks_hold_no_output_and_the_learners_no_solution(path):
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.stem)
 def test_nbgrader_could_take_it(path):
-    """As its schema 3 has it: every check is graded, every answer a solution cell, and names are letters and hyphens."""
+    """As its schema 3 wants it: checks are graded, answers are solutions, names have no dots."""
     cells = json.loads((NOTEBOOKS / "solved" / f"{path.stem}.ipynb").read_text())["cells"]
     marks = [(cell["metadata"]["nbgrader"], "".join(cell["source"])) for cell in cells if cell["metadata"]]
     assert all(re.fullmatch(r"[\w-]+", mark["grade_id"]) for mark, _ in marks)

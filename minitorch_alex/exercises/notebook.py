@@ -100,7 +100,7 @@ def _notebook(text: str, with_solutions: bool) -> str:
         "language_info": {"name": "python"},
     }
     for number, cell in enumerate(notebook.cells, start=1):
-        cell.id = f"cell-{number}"  # the same each time
+        cell.id, cell.metadata = f"cell-{number}", nbformat.NotebookNode()  # the same each time
         if cell.cell_type != "code":
             continue
         checks = CHECK.search(cell.source)
