@@ -35,7 +35,7 @@ class Mismatch:
     def __str__(self) -> str:
         return (
             f"input {self.input} at {self.index}: backward() says {self.analytic:.8g}, finite differences say "
-            f"{self.numeric:.8g} (error {self.error:.1e}); {self.cause}"
+            f"{self.numeric:.8g} (error {self.error:.1e})"
         )
 
 
@@ -55,8 +55,13 @@ class Report:
         head = f"gradcheck of {self.function}: {self.checked} elements, largest error {self.worst:.1e}"
         if self:
             return head + ", all agree"
-        shown = sorted(self.mismatches, key=lambda m: -m.error)[:5]
-        return "\n".join([f"{head}, {len(self.mismatches)} disagree, the worst of them:", *(f"  {m}" for m in shown)])
+        lines = [f"{head}, {len(self.mismatches)} disagree, the worst of them:"]
+        worst = sorted(self.mismatches, key=lambda m: -m.error)[:5]
+        for m, following in zip(worst, [*worst[1:], None], strict=True):
+            lines.append(f"  {m}")
+            if following is None or following.cause != m.cause:  # once for several in a row
+                lines.append(f"    {m.cause}")
+        return "\n".join(lines)
 
 
 def gradcheck(
@@ -187,7 +192,7 @@ def _check_input(report, i, array, analytic, value, rng, eps, rtol, atol, roundi
             wrong.append(Mismatch(i, place, stated, numeric, distance / (size or 1.0), cause))
         elif size > atol * largest + rounding:
             report.worst = max(report.worst, distance / size)
-    general = _suspect(wrong, array.dtype, unrepeatable)
+    general = _suspect(wrong, len(places), array.dtype, unrepeatable)
     for m in wrong:
         overruled = unrepeatable or array.dtype != "float64"
         m.cause = "suspected: " + (general if overruled or not m.cause else m.cause)
@@ -224,7 +229,7 @@ def _moved(array: numpy.ndarray, place: tuple[int, ...], step: float) -> numpy.n
     return moved
 
 
-def _suspect(wrong: list[Mismatch], dtype: numpy.dtype, unrepeatable: bool) -> str:
+def _suspect(wrong: list[Mismatch], checked: int, dtype: numpy.dtype, unrepeatable: bool) -> str:
     """What the pattern of errors looks like."""
     if unrepeatable:
         return "the function gives another value each time it is called (dropout whose mask is not fixed?)"
@@ -239,4 +244,6 @@ def _suspect(wrong: list[Mismatch], dtype: numpy.dtype, unrepeatable: bool) -> s
         return f"a factor of {ratios[0]:.4g} everywhere: a sign, or a count that is divided by twice or not at all"
     if all(abs(m.analytic) <= abs(m.numeric) * (1 + 1e-6) for m in wrong):
         return "too small: contributions are lost, such as = where += is meant, or a sum over broadcast copies"
+    if len(wrong) < checked:
+        return "some elements are right, so see where the others lie: = where += is meant, a border, a transpose"
     return "the derivative itself, or its elements in the wrong order"

@@ -74,11 +74,11 @@ class SGD:
                 continue
             for p in group["params"]:
                 if p.grad is not None:
-                    (self._paper_step if group["form"] == "paper" else self._torch_step)(p, group)
+                    (self._paper_step if group["form"] == "paper" else self._torch_step)(p, p.grad.data, group)
 
-    def _torch_step(self, p: Parameter, group: dict[str, Any]) -> None:
+    def _torch_step(self, p: Parameter, g: Any, group: dict[str, Any]) -> None:
         lr, momentum, decay = group["lr"], group["momentum"], group["weight_decay"]
-        g = p.grad.data + decay * p.data if decay else p.grad.data  # type: ignore[union-attr]
+        g = g + decay * p.data if decay else g
         if momentum:
             v = self.velocity.get(p)
             if v is None:
@@ -89,7 +89,7 @@ class SGD:
             g = g + momentum * v if group["nesterov"] else v
         p.data = p.data - lr * g  # a new array: a tape that is not consumed yet still needs the old one
 
-    def _paper_step(self, p: Parameter, group: dict[str, Any]) -> None:
+    def _paper_step(self, p: Parameter, g: Any, group: dict[str, Any]) -> None:
         lr, momentum, decay = group["lr"], group["momentum"], group["weight_decay"]
         v = self.velocity.get(p)
         if v is None:
@@ -97,7 +97,7 @@ class SGD:
         v *= momentum
         if decay:
             v -= (decay * lr) * p.data
-        v -= lr * p.grad.data  # type: ignore[union-attr]
+        v -= lr * g
         p.data = p.data + v
 
     def state_dict(self) -> dict[str, numpy.ndarray]:

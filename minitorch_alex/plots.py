@@ -51,7 +51,8 @@ def filters(weights: numpy.ndarray, title: str = "First-layer filters") -> Pictu
     from .picture import Picture
 
     count = len(weights)
-    columns = min(16, max(1, math.ceil(math.sqrt(2 * count))))
+    about = min(16, max(1, math.ceil(math.sqrt(2 * count))))  # twice as wide as high
+    columns = next((n for n in range(about, min(16, 2 * about) + 1) if count % n == 0), about)
     rows = math.ceil(count / columns)
     figure = Picture(figsize=(0.6 * columns + 0.4, 0.6 * rows + 0.7), layout="constrained")
     grid = figure.subplots(rows, columns, squeeze=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 import sys
 from collections.abc import Iterable
 from typing import Any
@@ -13,13 +14,35 @@ def progress_bar(iterable: Iterable[Any] | None = None, **settings: Any) -> Any:
 
     It is silent where nobody watches, such as when the output goes to a file.
     """
-    in_notebook = "ipykernel" in sys.modules
-    if in_notebook and importlib.util.find_spec("ipywidgets") is not None:
-        from tqdm.notebook import tqdm
+    if "ipykernel" not in sys.modules:
+        from tqdm import tqdm
 
-        return tqdm(iterable, **settings)
+        return tqdm(iterable, dynamic_ncols=True, disable=not sys.stderr.isatty(), **settings)
+    if importlib.util.find_spec("ipywidgets") is not None:
+        from tqdm.notebook import tqdm as widget
+
+        return widget(iterable, **settings)
+    return _text_in_one_place()(iterable, file=io.StringIO(), ncols=100, **settings)
+
+
+def _text_in_one_place() -> Any:
+    """tqdm whose text is replaced in the notebook's output, so that a saved page holds its last state only."""
+    from IPython.display import DisplayHandle
     from tqdm import tqdm
 
-    if in_notebook:
-        return tqdm(iterable, file=sys.stdout, ncols=100, **settings)  # stderr would be printed on red
-    return tqdm(iterable, dynamic_ncols=True, disable=not sys.stderr.isatty(), **settings)
+    class Text(str):
+        def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+            printer.text(str(self))
+
+    class Bar(tqdm):
+        handle = None
+
+        def display(self, msg: str | None = None, pos: int | None = None) -> None:
+            text = Text(self if msg is None else msg)
+            if self.handle is None:
+                self.handle = DisplayHandle()
+                self.handle.display(text)
+            elif text:
+                self.handle.update(text)
+
+    return Bar

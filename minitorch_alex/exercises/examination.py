@@ -74,7 +74,8 @@ class Examination:
         title = title or f"{self.exercise.name}({', '.join(map(shown, arguments))})"
         before = [copy.deepcopy(a) if isinstance(a, numpy.ndarray | Tensor) else a for a in arguments]
         try:
-            answer = function(*arguments)
+            with numpy.errstate(all="ignore"):  # infinities and NaN are explained here
+                answer = function(*arguments)
         except NotImplementedError:
             raise Unsolved(f"{self.exercise.number} {self.exercise.name}: not solved yet.") from None
         except Exception as error:
@@ -129,23 +130,34 @@ class Examination:
             )
         self.checks += 1
 
-    def operation(self, *arguments: Any) -> tuple[numpy.ndarray, tuple[Any, ...]]:
-        """For exercises in the form of an op: call it with NumPy as xp, and take its answer apart."""
-        answer = self.call(numpy, *arguments)
-        if not (isinstance(answer, tuple) and len(answer) == 2 and isinstance(answer[1], tuple)):
-            raise self.wrong(
-                f"gives {shown(answer)}",
-                "expected (value, (one gradient function per input,))",
-                cause="a missing comma: (lambda g: ...) is no tuple, (lambda g: ...,) is one"
-                if isinstance(answer, tuple) and len(answer) == 2
-                else "an op returns two things: its value, and a tuple of gradient functions",
-            )
+    def operation(
+        self, *inputs: Any, settings: tuple = (), without_gradient: tuple[int, ...] = (), title: str = ""
+    ) -> tuple[Any, tuple[Any, ...]]:
+        """For exercises in the form of an op: call it with NumPy as xp, and take value and gradient functions apart.
+
+        `settings` follow the inputs and have no gradient function; those of the inputs `without_gradient` are None.
+        """
+        title = title or f"{self.exercise.name}({', '.join(map(shown, (numpy, *inputs, *settings)))})"
+        answer = self.call(numpy, *inputs, *settings, title=title)
+        wanted = ["None" if i in without_gradient else "gradient function" for i in range(len(inputs))]
+        form = f"expected (value, ({', '.join(wanted)}{',' if len(wanted) == 1 else ''}))"
+        if not (isinstance(answer, tuple) and len(answer) == 2):
+            cause = "an op returns two things: its value, and a tuple of gradient functions"
+            raise self.wrong(title, f"gives {shown(answer)}", form, cause=cause)
         value, gradients = answer
-        if len(gradients) != len(arguments) or not all(callable(g) for g in gradients):
-            raise self.wrong(
-                f"{len(arguments)} input{'s' if len(arguments) > 1 else ''}, but these gradients: {shown(gradients)}",
-                cause="there is one gradient function per input, in their order: each takes g",
-            )
+        if not isinstance(gradients, tuple):
+            cause = "a missing comma: (lambda g: ...) is no tuple, (lambda g: ...,) is one"
+            raise self.wrong(title, f"gives {shown(answer)}", form, cause=cause if callable(gradients) else "")
+        if len(gradients) != len(inputs):
+            cause = "there is one entry per input, in their order" + (", and settings have none" if settings else "")
+            raise self.wrong(title, f"{len(gradients)} gradient functions", form, cause=cause)
+        for i, gradient in enumerate(gradients):
+            if i in without_gradient and gradient is not None:
+                raise self.wrong(title, f"entry {i} is not None", form, cause="that input has no slope: put None there")
+            if i not in without_gradient and not callable(gradient):
+                cause = "this is the gradient itself: what is wanted is a function of g, lambda g: ..."
+                cause = cause if gradient is not None else "this input does have a slope"
+                raise self.wrong(title, f"entry {i} is {type(gradient).__name__}", form, cause=cause)
         return value, gradients
 
     def as_op(self) -> Callable[..., Tensor]:
@@ -159,7 +171,8 @@ def shown(value: Any) -> str:
         return "a tensor" if not value.shape else f"a tensor of shape {value.shape}"
     if isinstance(value, numpy.ndarray):
         small = value.size <= 6 and value.ndim <= 2
-        return numpy.array2string(value, separator=", ", precision=4) if small else f"an array of shape {value.shape}"
+        text = " ".join(numpy.array2string(value, separator=", ", precision=4).split())
+        return text if small else f"an array of shape {value.shape}"
     if isinstance(value, tuple):
         return f"({', '.join(map(shown, value))}{',' if len(value) == 1 else ''})"
     if value is numpy:
@@ -171,7 +184,7 @@ def _array(value: Any) -> numpy.ndarray | None:
     """The numbers in an answer, whatever they are wrapped in."""
     try:
         array = value.numpy() if isinstance(value, Tensor) else numpy.asarray(value)
-    except (ValueError, TypeError):
+    except Exception:  # it may be anything
         return None
     return array if array.dtype.kind in "fiub" else None
 
@@ -179,7 +192,9 @@ def _array(value: Any) -> numpy.ndarray | None:
 def _close(found: numpy.ndarray, truth: numpy.ndarray, tolerance: float) -> numpy.ndarray:
     finite = numpy.abs(truth[numpy.isfinite(truth)], dtype="float64") if truth.size else truth
     size = float(finite.max()) if finite.size else 0.0
-    return numpy.isclose(found.astype("float64"), truth.astype("float64"), rtol=tolerance, atol=tolerance * size)
+    return numpy.isclose(
+        found.astype("float64"), truth.astype("float64"), rtol=tolerance, atol=tolerance * size, equal_nan=True
+    )
 
 
 def _equal(found: numpy.ndarray | None, truth: numpy.ndarray, tolerance: float) -> bool:
@@ -236,6 +251,8 @@ def _cause_of_shape(found: tuple[int, ...], truth: tuple[int, ...]) -> str:
 def _cause_of_values(found: numpy.ndarray, truth: numpy.ndarray, right: numpy.ndarray) -> str:
     if found.dtype.kind in "iub" and truth.dtype.kind == "f":
         return "the result holds whole numbers, so fractions are cut off: make it with a floating-point dtype"
+    if found.dtype == "float32" and _close(found, truth, 1e-5).all():
+        return "right, but rounded to float32: let the result have the dtype of the input"
     if numpy.isnan(found).any() and not numpy.isnan(truth).any():
         return "NaN comes from 0/0, infinity - infinity or the log of a negative number: look for an overflow before it"
     if not found.any():
