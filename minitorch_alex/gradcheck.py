@@ -113,8 +113,8 @@ def gradcheck(
     if not numpy.isfinite(out.numpy()).all():
         raise ValueError("gradcheck: the function's value is infinite or NaN there, so it has no gradient to check")
     unrepeatable = value(-1, arrays[0]) != value(-1, arrays[0])
-    size = float(numpy.abs(out.numpy() * v).sum())  # what rounding is relative to, however much of it cancels
-    for i in checked:
+    for i in checked:  # rounding is relative to what is added up, on the way and at the end, however much cancels
+        size = float(numpy.abs(out.numpy() * v).sum() + numpy.abs(v).max() * numpy.abs(arrays[i]).max(initial=0))
         rounding = 4 * float(numpy.finfo("float64").eps) * size / eps if arrays[i].dtype == "float64" else 0.0
         _check_input(report, i, arrays[i], analytic[i], value, rng, eps, rtol, atol, rounding, samples, unrepeatable)
     return report
@@ -163,7 +163,7 @@ def _prepare(value: Any, rng: numpy.random.Generator, allow_float32: bool) -> nu
     if array.dtype.kind == "f" and array.dtype != "float64" and not allow_float32:
         raise TypeError(
             f"gradcheck: the input is {array.dtype}, whose rounding hides what is to be seen: pass float64 "
-            "(.double()), or allow_float32=True with eps and rtol to match"
+            "(.double(), or .astype('float64') of an array), or allow_float32=True with eps and rtol to match"
         )
     return array
 
@@ -188,7 +188,7 @@ def _check_input(report, i, array, analytic, value, rng, eps, rtol, atol, roundi
         if not _agree(stated, numeric, largest, atol, rtol, 3 * rounding):
             up, down = (value(i, _moved(array, place, step)) for step in (eps, -eps))
             bend = abs((up - middle) - (middle - down)) / eps
-            cause = "a kink within eps (ReLU at 0, tied maxima)" if bend > 1e-2 * size else ""
+            cause = "a kink within eps (ReLU at 0, tied maxima)" if bend > 1e-2 * size + 4 * rounding else ""
             wrong.append(Mismatch(i, place, stated, numeric, distance / (size or 1.0), cause))
         elif size > atol * largest + rounding:
             report.worst = max(report.worst, distance / size)
@@ -235,15 +235,17 @@ def _suspect(wrong: list[Mismatch], checked: int, dtype: numpy.dtype, unrepeatab
         return "the function gives another value each time it is called (dropout whose mask is not fixed?)"
     if dtype != "float64":
         return "float32: differences this small drown in rounding; check in float64"
-    ratios = [m.analytic / m.numeric if m.numeric else math.inf for m in wrong]
     if all(m.analytic == 0 for m in wrong):
         return "no gradient arrives: an input that the gradient function forgot, or a detach()"
+    if all(m.numeric == 0 for m in wrong):
+        return "these do not change the result at all, so their gradient should be 0"
+    ratios = [m.analytic / m.numeric if m.numeric else math.inf for m in wrong]
     if all(math.isclose(r, 1, rel_tol=1e-3) for r in ratios):
         return "nearly right: a term that is small here, or a function that bends too much for this eps"
-    if all(math.isclose(r, ratios[0], rel_tol=1e-3) for r in ratios):
+    if math.isfinite(ratios[0]) and len(wrong) > 1 and all(math.isclose(r, ratios[0], rel_tol=1e-3) for r in ratios):
         return f"a factor of {ratios[0]:.4g} everywhere: a sign, or a count that is divided by twice or not at all"
     if all(abs(m.analytic) <= abs(m.numeric) * (1 + 1e-6) for m in wrong):
-        return "too small: contributions are lost, such as = where += is meant, or a sum over broadcast copies"
+        return "too small: a factor is missing, or contributions are lost (= where += is meant, a sum over copies)"
     if len(wrong) < checked:
         return "some elements are right, so see where the others lie: = where += is meant, a border, a transpose"
     return "the derivative itself, or its elements in the wrong order"

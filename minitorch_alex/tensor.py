@@ -86,7 +86,7 @@ class Tensor(ArrayBox):
                     youngest.grad = _sum_of(youngest.grad, g, youngest.backend)
                     continue
                 for parent, gradient_of in _take_edges(youngest):
-                    part = _shaped_like(parent, gradient_of(g), g)
+                    part = _passed_on(youngest, parent, gradient_of, g)
                     known = gradients.get(parent.born)
                     gradients[parent.born] = part if known is None else known + part
 
@@ -214,6 +214,15 @@ def _take_edges(t: Tensor) -> Edges:
     if edges is None:
         raise RuntimeError(f"another thread's backward() has consumed {t.made_by} meanwhile")
     return edges
+
+
+def _passed_on(child: Tensor, parent: Tensor, gradient_of: Callable, g: Any) -> Any:
+    """The parent's share of the gradient g of its child."""
+    try:
+        return _shaped_like(parent, gradient_of(g), g)
+    except (ValueError, TypeError, IndexError, AttributeError) as error:
+        explain(f"the gradient of {child.made_by}", (g,), {}, error)
+        raise
 
 
 def _shaped_like(parent: Tensor, part: Any, g: Any) -> Any:

@@ -337,7 +337,7 @@ source(op)
 
 # %% [markdown]
 # And this is the walk. Compare it with `backward` above: collect (in `ancestors`), sort by birth, take the youngest, pass
-# on. `_shaped_like` adds up the copies that broadcasting made. `_take_edges` removes the edges, so that memory is freed
+# on. `_passed_on` calls the gradient function and adds up the copies that broadcasting made. `_take_edges` removes the edges, so that memory is freed
 # on the way. `_first_gradient` is the 1 that everything begins with.
 
 # %%

@@ -546,9 +546,8 @@ axes[0].plot(x, abs(x), color="#3b6fb6", label="|x|")
 ends = np.array([0.12 - e, 0.12 + e])
 axes[0].plot(ends, abs(ends), "o-", color="#c8553d", label="from 0.12 - e to 0.12 + e")
 axes[0].set(title=f"a difference across the kink, e = {e}", xlabel="x")
-axes[1].plot(
-    x, np.where(x == 0, np.nan, np.sign(x)), color="#3b6fb6", lw=4, label="slope"
-)
+slope = np.where(x == 0, np.nan, np.sign(x))
+axes[1].plot(x, slope, color="#3b6fb6", lw=4, label="slope")
 axes[1].plot(x, difference_of_abs(x, e), color="#c8553d", label="central difference")
 axes[1].set(title=f"what it says at each x, e = {e}", xlabel="x")
 axes[0].legend(loc="upper center")

@@ -102,7 +102,7 @@ def test_overwriting_where_adding_is_meant(adding):
     report = gradcheck(weighted, (3,))
     assert bool(report) == adding
     if not adding:
-        wrong(report, "too small: contributions are lost")
+        wrong(report, "too small: a factor is missing, or contributions are lost")
         assert {m.index for m in report.mismatches} == {(0,), (2,)}  # row 1 is read once
 
 
@@ -175,6 +175,25 @@ def test_inputs_are_left_alone():
     assert gradcheck(square, x)
     np.testing.assert_array_equal(x.data, before)
     assert x.grad is None
+
+
+def test_a_gradient_that_cancels_is_not_taken_for_a_kink():
+    """x - mean(x) adds up to 0 whatever x is: what finite differences find is rounding."""
+    centred = op(lambda xp, x: (x - x.mean(), (lambda g: g - g.mean(),)))
+    for n in (2, 5, 100):
+        assert gradcheck(lambda x: centred(x).sum(), (n,))
+        assert gradcheck(centred, (n,))
+
+
+def test_a_single_wrong_element_is_no_factor_everywhere():
+    skewed = op(lambda xp, x: (x * x, (lambda g: 2 * x * g * np.where(np.arange(4) == 2, 1.4, 1.0),)))
+    report = gradcheck(skewed, (4,))
+    wrong(report, "some elements are right")
+
+
+def test_a_gradient_where_there_should_be_none():
+    constant = op(lambda xp, x: (x[:2] * 1.0, (lambda g: np.concatenate([g, g]),)))
+    wrong(gradcheck(constant, (4,)), "their gradient should be 0")
 
 
 def test_the_report_shows_the_five_worst():

@@ -617,6 +617,16 @@ def test_python_floats_become_float32():
     assert F.where(mask, 1.0, tensor([1.0, 2.0], dtype="float64")).dtype == "float64"
 
 
+@pytest.mark.parametrize(
+    "gradient", [lambda g: g @ np.ones((5, 5)), lambda g: np.ones((7, 2)), lambda g: None, lambda g: g[9]]
+)
+def test_an_error_in_a_gradient_function_names_the_operation(gradient):
+    slip = op(lambda xp, x: (x * 2, (gradient,)))
+    x = tensor(np.ones((2, 3)), requires_grad=True)
+    with pytest.raises((ValueError, AttributeError, TypeError, IndexError), match=r"the gradient of .* of \(2, 3\): "):
+        slip(x).backward(np.ones((2, 3)))
+
+
 def test_inputs_by_keyword_are_refused_clearly():
     with pytest.raises(TypeError, match="pow: takes 2 inputs, by position"):
         F.pow(tensor([1.0], requires_grad=True), exponent=2)

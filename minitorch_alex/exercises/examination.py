@@ -137,6 +137,9 @@ class Examination:
 
         `settings` follow the inputs and have no gradient function; those of the inputs `without_gradient` are None.
         """
+        if hasattr(self.attempt, "__wrapped__"):
+            cause = "the decorator @op is too much here: leave it away"
+            raise self.wrong("this is an operation on tensors already, and the check gives it arrays", cause=cause)
         title = title or f"{self.exercise.name}({', '.join(map(shown, (numpy, *inputs, *settings)))})"
         answer = self.call(numpy, *inputs, *settings, title=title)
         wanted = ["None" if i in without_gradient else "gradient function" for i in range(len(inputs))]
@@ -177,7 +180,10 @@ def shown(value: Any) -> str:
         return f"({', '.join(map(shown, value))}{',' if len(value) == 1 else ''})"
     if value is numpy:
         return "xp"
-    return getattr(value, "__name__", repr(value)[:80])
+    try:
+        return str(getattr(value, "__name__", repr(value)[:80]))
+    except Exception:  # an answer may be anything
+        return f"a {type(value).__name__}"
 
 
 def _array(value: Any) -> numpy.ndarray | None:
@@ -231,7 +237,16 @@ def _cause_of_stop(error: Exception) -> str:
             f"{error.name!r} is not known here. Import it or define it in a cell of its own; `exercises check` reads "
             "imports, functions, classes and plain constants, and nothing that a cell computes"
         )
+    for words, cause in STOPS.items():
+        if words in str(error):
+            return cause
     return ""
+
+
+STOPS = {
+    "truth value of a": "`if`, `or` and Python's `max` want one number: use NumPy's, or loop over single elements",
+    "setting an array element with a sequence": "a whole array is put where one number belongs: a sum is missing",
+}
 
 
 def _cause_of_shape(found: tuple[int, ...], truth: tuple[int, ...]) -> str:

@@ -111,10 +111,6 @@ def numeric_gradient(exam: Examination) -> None:
     "x / y is x times 1 / y, and the slope of 1 / y is -1 / (y * y).",
 )
 def mended(exam: Examination) -> None:
-    if hasattr(exam.attempt, "__wrapped__"):
-        raise exam.wrong(
-            "it is an operation on tensors already", cause="the decorator @op is too much: leave it away here"
-        )
     for x, y, g in (
         (numpy.array([1.5, -2.0, 0.5]), numpy.array([2.0, 0.5, -4.0]), numpy.array([1.0, 1.0, 1.0])),
         (numpy.array([1.5, -2.0, 0.5]), numpy.array([2.0, 0.5, -4.0]), numpy.array([1.0, -0.5, 2.0])),
@@ -245,4 +241,5 @@ def _other_errors(a: numpy.ndarray, n: numpy.ndarray) -> dict[str, numpy.ndarray
         added, least = (distance / (size + floor)).max(), (distance / numpy.maximum(size, floor)).max()
         suspects[f"{floor:.0e} is added before dividing: there is to be no floor"] = added
         suspects[f"what is divided by is never less than {floor:.0e}: there is to be no floor"] = least
-    return suspects
+    suspects = {why: error for why, error in suspects.items() if not numpy.isnan(error).any()}
+    return suspects | {"NaN is 0/0, where both elements are 0: divide by something else there": numpy.array(numpy.nan)}

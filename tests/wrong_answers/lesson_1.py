@@ -133,3 +133,17 @@ def backward_order(result):
                 found.add(parent)
                 to_visit.append(parent)
     return sorted(found, key=lambda number: -number.born)
+
+
+# %% 1.2: the decorator @op is too much
+from minitorch_alex.tensor import op
+
+
+@op
+def cube(xp, x):
+    return x * x * x, (lambda g: 3 * x * x * g,)
+
+
+# %% 1.2: this is the gradient itself
+def cube(xp, x):
+    return x * x * x, (3 * x * x,)

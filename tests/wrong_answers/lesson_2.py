@@ -139,7 +139,7 @@ def mended(xp, x, y):
     return x / y, (lambda g: -g * x / (y * y), lambda g: g / y)
 
 
-# %% 2.4: NaN comes from 0/0
+# %% 2.4: 0/0
 def largest_relative_error(analytic, numeric):
     return (abs(analytic - numeric) / np.maximum(abs(analytic), abs(numeric))).max()
 
