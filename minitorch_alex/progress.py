@@ -22,7 +22,7 @@ def progress_bar(iterable: Iterable[Any] | None = None, **settings: Any) -> Any:
         from tqdm.notebook import tqdm as widget
 
         return widget(iterable, **settings)
-    return _text_in_one_place()(iterable, file=io.StringIO(), ncols=100, **settings)
+    return _text_in_one_place()(iterable, file=io.StringIO(), ascii=False, ncols=100, **settings)
 
 
 def _text_in_one_place() -> Any:
