@@ -1,16 +1,21 @@
 # %% [markdown]
 # # 1. A tensor that remembers
 #
-# AlexNet has 60 million numbers to set, its *weights*. The paper sets them in section 5 by *gradient descent*: ask of
-# each weight "if you were a little larger, would the network's error rise or fall, and how steeply?", then move every
-# weight a little downhill, and repeat. The steepness is the *gradient* of the error. The paper does not say how to
-# compute sixty million of them at once, because every deep-learning engine does it in the same way. This lesson builds
-# that way from nothing.
+# AlexNet is a program that says what a photograph shows. Krizhevsky, Sutskever and Hinton described it in 2012; "the
+# paper" always means theirs. It is a *neural network*: one long formula from the pixels to an answer, arranged in steps
+# called *layers*. Its *error* is a number that says how wrong the answers are. An *engine*, such as this one, is the
+# library that computes such formulas.
+#
+# The formula has 60 million numbers to set, its *weights*. The paper sets them in section 5 by *gradient descent*: ask
+# of each weight "if you were a little larger, would the network's error rise or fall, and how steeply?", then move
+# every weight a little downhill, and repeat. This steepness is the weight's *gradient*. The paper does not say how to
+# compute sixty million gradients at once: the method was long known. This lesson builds it from nothing.
 #
 # **Afterwards you can** compute the gradient of any formula with a *tape*, say why the order of the computation matters,
 # and read the heart of this engine, `Tensor.backward`.
 #
-# You need Python, a little NumPy, and the derivative of a product. The lesson takes about 40 minutes.
+# You need Python, a little NumPy, and the derivative of a product. The lesson takes about 40 minutes, its exercises as
+# long again.
 
 # %%
 # Where the engine is not installed (on Colab, say): install it, and nothing else, from the
@@ -76,12 +81,13 @@ assert abs(slope - tried) < 1e-6
 #
 # ## The tape
 #
-# Let a number remember which numbers it was computed from and, for each of these, how to turn *the gradient of the
-# result* into *the gradient of that input*. We call such a pair an **edge**. "The gradient of x" always means: how fast
-# the final result grows when x does.
+# Let a number remember its **inputs**, the numbers it was computed from, and for each of them how to turn its own
+# gradient into that input's. Such a pair (input, function) is an **edge**. "The gradient of x" always means: how fast
+# the end result of the whole computation grows when x does.
 #
 # For a sum `x + y` the gradient passes through unchanged, since raising x by a little raises the sum by just as much.
-# For a product `x * y` the input x gets the gradient times y, and y gets it times x.
+# For a product `x * y`, raising x by a little raises the product by y times as much. So the input x gets the gradient
+# times y, and in the same way y gets it times x.
 
 # %%
 births = itertools.count()
@@ -90,7 +96,7 @@ births = itertools.count()
 class Number:
     """A number that remembers how it was made.
 
-    edges: pairs (input, function that turns the result's gradient into the input's).
+    edges: pairs (input, function that turns this number's gradient into the input's).
     born: 0, 1, 2, ... in the order in which numbers come into being.
     """
 
@@ -116,7 +122,9 @@ class Number:
 #
 # $$b = a + a, \qquad c = b + b$$
 #
-# so that $c = 4a$ and the slope we hope for is 4.
+# so that $c = 4a$ and the slope we hope for is 4. Why 4? If $a$ grows by a little, $b$ grows once through its first
+# input and once through its second: by twice as much. **When a number is used several times, what it does along each
+# way is added up.**
 
 # %%
 a = Number(3.0)
@@ -127,8 +135,10 @@ print("b is number", b.born)
 print("c was computed from numbers", [parent.born for parent, _ in c.edges])
 
 # %% [markdown]
-# The engine's own tensors keep the same kind of trail, and `graph` draws it. Arrows point the way the values went.
-# Gradients go against the arrows. A shape such as this, where paths part and meet again, is called a *diamond*.
+# The engine's own numbers, its **tensors**, keep the same kind of trail, and `graph` draws it. Green is what we put in,
+# blue what was computed from it, and # is the birth number (the picture counts from 1). Arrows point the way the values
+# went, and gradients go against them. Two arrows between two boxes: here the paths part, and meet again. With something
+# in the middle of each path the drawing would be a *diamond*, and that is what such a place is called.
 
 # %%
 a = mt.tensor(3.0, requires_grad=True)
@@ -171,7 +181,8 @@ assert a.grad == 6.0  # wrong: it should be 4
 #
 # The mistake is to pass a gradient on before it is complete. Two ways out come to mind.
 #
-# **Pass on only what has just arrived.** This is right, and it visits a number once for every *path* to it:
+# **Pass on only what has just arrived.** This is right, since paths add up, and it visits a number once for every
+# *path* to it:
 
 
 # %%
@@ -236,8 +247,8 @@ print("50 doublings: slope", a.grad, "after", visits, "visits")
 assert a.grad == 2.0**50 and visits == 51
 
 # %% [markdown]
-# There is a second reason for a loop instead of a recursion: Python allows about a thousand calls inside one another, and
-# the tape of a long computation is deeper than that.
+# There is a reason for a loop in the place of recursion, too: Python allows about a thousand calls inside one another,
+# and the tape of a long computation is deeper than that.
 
 
 # %%
@@ -279,9 +290,10 @@ assert w.grad.numpy().tolist() == x.numpy().tolist()
 
 # %% [markdown]
 # `requires_grad=True` makes a **leaf** that wants a gradient. Whatever is computed from it is recorded. `backward()`
-# starts from a single number and leaves the result in `.grad` of the leaves. The tape it has walked is used up: that
-# frees the memory. And `.grad` is added to, just like `number.grad` above, so that several results can be added up. Set
-# it to `None` to start afresh.
+# starts from a single number and leaves the gradients in `.grad` of the leaves. (`float32 on numba` in the printed
+# tensors says how each number is stored, see lesson 2, and which library computes, the *backend*, see lesson 3.
+# `.numpy()` gives the values as a NumPy array.) The tape it has walked is used up: that frees the memory. And `.grad`
+# is added to, just like `number.grad` above, so that several results can be added up. Set it to `None` to start afresh.
 
 # %%
 try:
@@ -320,25 +332,28 @@ assert row.grad.numpy().tolist() == [4.0, 4.0, 4.0]
 # %% [markdown]
 # ## The engine's own code
 #
-# You have now seen everything that the engine consists of. This is its multiplication. `xp` is the array library that the
-# tensors live on, NumPy for instance. The function returns the value and **one gradient function per input**, directly
-# below each other, as on a blackboard. (`source` prints a piece of the engine as it stands, with its place.)
+# You have now seen the idea that the whole engine is built on. This is its multiplication. `xp` is the backend that the
+# tensors live on: it has NumPy's functions. The function returns the value and **one gradient function per input**,
+# directly below each other, as on a blackboard. (`source` prints a piece of the engine as it stands, with its place.)
 
 # %%
 source(F.mul)
 
 # %% [markdown]
-# The decorator turns such a function of arrays into an operation on tensors. For two operands it also brings whole
-# numbers and fractions to a common type; the rest is `op`. Two of its jobs you know: unpack the arrays, keep the edges.
-# The third is to say in an error which operation it came from, and with which shapes.
+# The decorator turns such a function of arrays into an operation on tensors. For two operands it also brings integers
+# and floating-point numbers to a common type; the rest is `op`. Its work: unpack the arrays, call the function, and
+# keep the edges to those inputs that want a gradient, unless `no_grad` has switched `_recording` off. The rest is
+# housekeeping: which backend the inputs have in common, and an error message that names the operation and the shapes.
 
 # %%
 source(op)
 
 # %% [markdown]
-# And this is the walk. Compare it with `backward` above: collect (in `ancestors`), sort by birth, take the youngest, pass
-# on. `_passed_on` calls the gradient function and adds up the copies that broadcasting made. `_take_edges` removes the edges, so that memory is freed
-# on the way. `_first_gradient` is the 1 that everything begins with.
+# And this is the walk. Compare it with `backward` above: collect (in `ancestors`), sort by birth, take the youngest
+# (`pop()` takes the last of a list), pass on. The gradients on the way are kept in `gradients`, by birth number, and
+# only a leaf keeps its own, in `.grad`. (The docstring writes d(self)/d(leaf) for the gradient of the leaf.)
+# `_passed_on` calls the gradient function and adds up the copies that broadcasting made. `_take_edges` removes the
+# edges, so that memory is freed on the way. `_first_gradient` is the 1 that everything begins with.
 
 # %%
 source(Tensor.backward)
@@ -367,15 +382,16 @@ assert x.grad.numpy().tolist() == [2.0, -4.0, 6.0]
 # ## Summary
 #
 # - The gradient of x says how fast the result grows when x does. Slopes of steps multiply, and paths add up.
-# - A tape keeps, for every result, edges: the inputs, and how to turn the result's gradient into theirs.
+# - A tape keeps, for every number, edges: its inputs, and how to turn its gradient into theirs.
 # - A gradient may be passed on only when it is complete. Youngest first guarantees that, in one visit per tensor.
 # - What broadcasting copied on the way forward is added up on the way back.
 #
 # ## Exercises
 #
-# Write each function in the place of `raise NotImplementedError()`, run the cell, then run the check below it. It tells
-# what is wrong. `hint("1.1")` helps, `hint("1.1", 2)` says more. In a shell, `python -m minitorch_alex.exercises check 1`
-# examines all of them. The folder `solved` has this notebook with solutions.
+# Write each function in the place of `raise NotImplementedError()`, run the cell, then run the check below it. The
+# check tells what is wrong. `hint("1.1")` helps, `hint("1.1", 2)` says more. Or save the notebook and, in a shell in
+# this folder, let `python -m minitorch_alex.exercises check 1` examine all of them. The folder `solved` has this
+# notebook with solutions.
 #
 # ### 1.1 By hand (5 minutes)
 #
@@ -415,9 +431,9 @@ check("1.2", cube)
 # ### 1.3 Add up the copies (15 minutes)
 #
 # An array of shape `shape` was broadcast, as `row` was above, and `g` is the gradient of the broadcast version. Write
-# `unbroadcast(g, shape)`: the gradient of the original, an array of that shape. Broadcasting does two things: it puts new
-# axes in front, and it repeats along axes of length 1. `g.sum(axis=..., keepdims=True)` adds up along an axis and keeps
-# it, with length 1.
+# `unbroadcast(g, shape)`: the gradient of the original, an array of that shape. Broadcasting does two things: it puts
+# new axes in front, and it repeats along axes of length 1. `g.sum(axis=0)` adds up along the first axis and removes it.
+# `g.sum(axis=k, keepdims=True)` adds up along axis k and keeps it, with length 1. You need both.
 
 
 # %%
@@ -438,8 +454,9 @@ check("1.3", unbroadcast)
 # %% [markdown]
 # ### 1.4 The order of the walk (15 minutes)
 #
-# Write `backward_order(result)`: a list of all numbers that `result` was computed from, and `result` itself, each once,
-# in the order in which `backward` may pass their gradients on. They have `edges` and `born`, like `Number` above.
+# Write `backward_order(result)`: a list of `result` and all numbers that it was computed from, each once, in an order
+# in which `backward` may pass their gradients on: no number before one that was computed from it. They have `edges` and
+# `born`, like `Number` above.
 
 
 # %%

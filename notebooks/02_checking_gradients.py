@@ -6,10 +6,10 @@
 # lesson builds the test that every operation of this engine has passed. It compares a gradient with what happens when
 # numbers are moved by a little.
 #
-# **Afterwards you can** prove a gradient right or wrong, read the report of `gradcheck`, and say what such a proof leaves
-# open.
+# **Afterwards you can** find out whether a gradient is right, read the report of `gradcheck`, and say what such a check
+# leaves open.
 #
-# You need lesson 1. The lesson takes about 35 minutes.
+# You need lesson 1 and, for one example, matrix products. The lesson takes about 35 minutes.
 
 # %%
 # Where the engine is not installed (on Colab, say): install it, and nothing else, from the
@@ -68,6 +68,8 @@ def two_products_wrong(xp, u, x1, w, x2):
 
 # %% [markdown]
 # Now move the weights a little downhill, and repeat. Downhill means: so that the mean squared distance to $t$ falls.
+# The gradient says how fast it grows, so we go the other way, by a tenth of the gradient. ($u$ and $w$ are single
+# numbers; broadcasting uses them for all 50 pairs.)
 
 # %%
 rng = np.random.default_rng(0)
@@ -99,9 +101,10 @@ for operation in two_products, two_products_wrong:
         assert 0.1 < distances[200] < distances[0] / 10
 
 # %% [markdown]
-# The wrong version learns as well: its distance falls to a tenth, and nothing complains. It ends in the wrong place, but
-# who does not know the answer beforehand cannot see that. In a network with many layers such a mistake looks like a
-# problem that is hard to learn. So gradients are checked by themselves, before anything is learned.
+# The wrong version learns as well: its distance falls to a tenth, and nothing complains. (After step 10 it rises a
+# little, as it does in many a healthy run. And $u = w$, since both are moved by the same gradient.) It ends in the
+# wrong place, but who does not know the answer beforehand cannot see that. In a network with many layers such a mistake
+# looks like a problem that is hard to learn. So gradients are checked by themselves, before anything is learned.
 #
 # ## One number
 #
@@ -111,9 +114,9 @@ for operation in two_products, two_products_wrong:
 #
 # $$\frac{f(x + e) - f(x)}{e} = 3x^2 + 3xe + e^2 \qquad \frac{f(x + e) - f(x - e)}{2e} = 3x^2 + e^2$$
 #
-# The slope is $3x^2$, and the rest is error. Forward, the error shrinks like $e$. Central, it shrinks like $e^2$, because
-# $3xe$ has opposite signs on the two sides and cancels. That holds for every smooth function, one without jumps and
-# corners.
+# The slope is $3x^2$, and the rest is error. Forward, the error shrinks like $e$. Central, it shrinks like $e^2$,
+# because $3xe$ has opposite signs on the two sides and cancels. Other functions behave alike where they are smooth: no
+# jumps, no corners, no sudden change of bend.
 
 
 # %%
@@ -130,9 +133,9 @@ for e in 0.1, 0.01, 0.001:
 
 # %% [markdown]
 # Then why not take $e$ as small as we like? Because computers round. A `float64`, which is Python's usual number, keeps
-# about 16 digits. A `float32` keeps about 7, and networks are computed with these, because they take half the memory. In
-# what follows both are made to compute the same difference. The two values agree in almost all of their digits, and
-# their difference consists of the few that are left:
+# about 16 digits. A `float32` keeps about 7, and networks are computed with these, because they take half the memory.
+# Below, each type computes the same difference. $f(x + e)$ and $f(x - e)$ agree in almost all of their digits, and only
+# the few others are left:
 
 # %%
 for number_type in np.float64, np.float32:
@@ -212,9 +215,10 @@ assert x + np.float32(1e-8) == x  # a step that is lost
 # Now $x$ is an array. Every element has a slope of its own, so we move **one element at a time**.
 #
 # The result may be an array, too. Then there is a slope for every pair of an element of $x$ and an element of $y$, more
-# than we want, and `backward` starts from a single number anyway. So make a single number of $y$: multiply it by an array
-# $v$ of weights and add up. Instead of `(y * v).sum().backward()` you can write **`y.backward(v)`**. That starts from the
-# gradient `v`, which is the gradient that the sum would pass on.
+# than we want, and `backward` starts from a single number anyway. So make a single number of $y$: multiply it by an
+# array $v$ of factors (they are called weights too, but nothing learns them) and add up. Instead of `(y *
+# v).sum().backward()` you can write **`y.backward(v)`**. That starts from the gradient `v`, which is the gradient that
+# the sum would pass on.
 
 # %%
 x = np.array([0.5, -1.0, 2.0])
@@ -277,8 +281,9 @@ print("v random:  ", analytic, numeric)
 assert not np.allclose(analytic, numeric)  # noticed
 
 # %% [markdown]
-# With weights of 1 the check asks how fast the *sum* of the results grows. That sum is always 0 here, so every slope is 0
-# and the zeros are right. Random weights ask for all results at once, and mistakes do not cancel by accident.
+# With weights of 1 the check asks how fast the *sum* of the results grows. That sum is always 0 here, so every slope is
+# 0 and the zeros are right. Random weights ask for all results at once, and mistakes do not cancel by accident. (The
+# slopes that a check reports are therefore not the plain ones: each contains its weights.)
 #
 # ## How close is close enough?
 #
@@ -310,14 +315,14 @@ for title, function in cases.items():
 # the larger of the two. That is the **relative error**. It tells these two apart, but it condemns the case in the middle:
 # the first slope is $3 \cdot 0.3^2 - 0.27 = 0$, and from there even the smallest distance is as far as the number itself.
 #
-# Hence both: the distance may be a small fraction of the number, **or** it may be a very small fraction of the array's
-# largest number.
+# Hence both: the distance may be as large as a small fraction of the number **plus** a very small fraction of the
+# array's largest number.
 
 
 # %%
-def agree(analytic, numeric, relative=1e-6, absolute=1e-8):
+def agree(analytic, numeric, relative=1e-6, of_largest=1e-8):
     size = np.maximum(abs(analytic), abs(numeric))
-    return abs(analytic - numeric) <= relative * size + absolute * size.max()
+    return abs(analytic - numeric) <= relative * size + of_largest * size.max()
 
 
 def check_gradient(function, x, e=1e-5):
@@ -355,23 +360,25 @@ for mismatch in report.mismatches:
 
 # %% [markdown]
 # The numbers are those of our own check. For each of the worst elements the report says in which input it is, at which
-# index, what `backward()` claims and what finite differences say. Below stands what the engine suspects. More about that
-# in a moment. First two pieces of its code. The central difference at one element, where `value` is the weighted sum:
+# index, what `backward()` claims and what finite differences say. Below stands what the engine suspects. More about
+# that in a moment. First two pieces of its code. This is the central difference at one element. `value(i, array)` is
+# the weighted sum with input number i replaced by `array`, and `_moved` copies an array and moves the element at
+# `place`.
 
 # %%
 source(_slope)
 
 # %% [markdown]
-# And whether two numbers agree. `rtol` and `atol` are our `relative` and `absolute`. `rounding` is an estimate of what
-# rounding did to the difference.
+# And this is whether two numbers agree. `rtol` and `atol` are our `relative` and `of_largest`, and `largest` is our
+# `size.max()`. `rounding` is an estimate of what rounding did to the difference.
 
 # %%
 source(_agree)
 
 # %% [markdown]
-# An input may also be a **shape**. Then `gradcheck` makes up values of that shape. And a function with large inputs would
-# be called very often, twice per element. With `samples=20` only 20 elements of each input are checked by themselves, and
-# then all of them together: moved at once, along a random direction.
+# An input may also be a **shape**. Then `gradcheck` makes up values of that shape. And a function with large inputs
+# would be called very often, twice per element. With `samples=20` only 20 elements of each input are checked by
+# themselves, and then all of them together: moved at once, each by a random amount of its own.
 
 # %%
 report = gradcheck(lambda x, y: x * y + x, (2, 3), (3,))
@@ -466,7 +473,8 @@ assert "elements in the wrong order" in report.mismatches[0].cause
 # No pattern but one: all of input 0 is wrong, and input 1 is right. So it is the first gradient function, and for a formula
 # with matrices "elements in the wrong order" should make you look for a transpose.
 #
-# This mistake hides in square matrices. With other shapes it cannot even be computed:
+# With square matrices this mistake raises no error. With other shapes it cannot even be computed. (What matters in the
+# message is its end: 3 is different from 4.)
 
 # %%
 try:
@@ -485,9 +493,9 @@ else:
 source(_suspect)
 
 # %% [markdown]
-# (`detach()` takes a tensor off the tape, and the *mask* of a dropout belongs to lesson 4.) That is a list of patterns, no
-# more. The *numbers* of a report are a proof: if `backward()` and finite differences
-# disagree, something is wrong. The *cause* is a guess.
+# (`detach()` takes a tensor off the tape, and the *mask* of a dropout belongs to lesson 4.) That is a list of patterns,
+# no more. The *numbers* of a report are facts: here `backward()` and finite differences disagree. Usually the gradient
+# is wrong; the next two sections show when it is the differences that are. The *cause* is a guess.
 #
 # ## float32
 #
@@ -517,9 +525,9 @@ print(report.mismatches[0].cause)
 
 # %% [markdown]
 # The gradient is not at fault. These errors are the red V of the picture, and whoever does not know it searches the
-# formulas for a mistake that is not there. (At `1e-2` the check does better than the picture. Where two slopes disagree it
-# also tries half the step, and from both it works out what is left without the part in $e^2$.) So check in `float64`, and compute in `float32` afterwards: the formulas are
-# the same.
+# formulas for a mistake that is not there. (At `1e-2` it is better than the picture, because the check also tries half
+# of $e$. That leaves a quarter of the error in $e^2$, so the two can be combined in such a way that it cancels.) So
+# check in `float64`, and compute in `float32` afterwards: the formulas are the same.
 #
 # ## Kinks
 #
@@ -557,9 +565,10 @@ for ax in axes:
 plt.show()
 
 # %% [markdown]
-# Everywhere within $e$ of the kink the difference says something in between. The engine's `F.abs` takes 0 for the slope at
-# 0, which is a choice. Exactly there the difference says 0 as well, so a check at 0 proves nothing, and beside it the
-# check fails though the gradient is right:
+# Everywhere within $e$ of the kink the difference says something in between. The engine's `F.abs` takes 0 for the slope
+# at 0, which is a choice. Exactly there the difference says 0 as well, so a check at 0 tells nothing, and beside it the
+# check fails though the gradient is right. (The slopes are multiplied by the random weights, so you do not read 1 or
+# -1.)
 
 # %%
 report = gradcheck(F.abs, np.array([0.0, 1e-7, 3e-6, 2e-5, -0.5]))
@@ -597,7 +606,7 @@ assert gradcheck(F.abs, (2, 5))
 @op
 def variance_wrong(xp, x):
     distance = x - x.mean()
-    n = x.size - 1  # n is meant
+    n = x.size - 1  # x.size is meant
     return (distance * distance).sum() / n, (lambda g: 2 * distance / n * g,)
 
 
@@ -673,8 +682,9 @@ assert "gives another value each time" in report.mismatches[0].cause
 # - Central differences err like $e^2$ until rounding takes over. In `float64` with $e = 10^{-5}$ they are good enough, in
 #   `float32` they are not.
 # - Weight an array of results with a random $v$: `y.backward(v)`. With weights of 1 a wrong gradient may pass.
-# - Compare by relative error, with a floor for what should be 0. Keep away from kinks.
-# - A report's numbers prove that something is wrong. The cause it names is a guess.
+# - Compare by relative error, and allow a little more for what should be 0. Keep away from kinks.
+# - A report's numbers say that the two disagree. In `float64` and away from kinks that means a wrong gradient. The
+#   cause it names is a guess.
 # - A check cannot see a wrong value, nor a place where it did not look. Compare values with plain loops.
 #
 # ## Exercises
@@ -734,8 +744,8 @@ def quotient_wrong(xp, x, y):
 
 
 # %% [markdown]
-# Find out which one with `gradcheck`, in a cell of your own. Then write `mended(xp, x, y)`: the same operation with both
-# gradients right, without the decorator.
+# Find out which one with `gradcheck`, in a cell of your own (give it a shape for each input). Then write `mended(xp, x,
+# y)`: the same operation with both gradients right, without the decorator.
 
 
 # %%
@@ -751,10 +761,11 @@ check("2.3", mended)
 # %% [markdown]
 # ### 2.4 The largest relative error (10 minutes)
 #
-# Write `largest_relative_error(analytic, numeric)` for two arrays of the same shape: the largest of the elements' relative
-# errors, as a number. Two things can go wrong. Where both elements are 0 they agree, so the error there is 0, and not 0/0.
-# And a gradient can be NaN, "not a number". That must never look right: then the answer is NaN. There is no floor here,
-# however small the elements are.
+# Write `largest_relative_error(analytic, numeric)` for two arrays of the same shape: the largest of the elements'
+# relative errors, as a number. Two things can go wrong. Where both elements are 0 they agree, so the error there is 0,
+# and not 0/0. And a gradient can be NaN, "not a number". That must never look right: then the answer is NaN. Add
+# nothing for small elements, as `agree` did: they count like large ones. `np.where(condition, a, b)` takes a where the
+# condition holds and b elsewhere.
 
 
 # %%

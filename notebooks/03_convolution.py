@@ -217,9 +217,10 @@ assert conv1_size(227, 0) == (55, 55)
 assert conv1_size(224, 2) == (55, 55)
 
 # %% [markdown]
-# They do not: 224 pixels give 54 outputs. Many programs therefore take 227 pixels, others 224 with padding 2. The
-# authors' own program, published since, cuts out 224 and rounds the number of windows *up*: the last window hangs over
-# the edge, and reads zeros there. So where does the last window end?
+# They do not: 224 pixels give 54 outputs. (What follows is a riddle that everybody asks about. It may be skipped.) Many
+# programs therefore take 227 pixels, others 224 with padding 2. The authors' own program, published since, cuts out 224
+# and rounds the number of windows *up*: the last window hangs over the edge, and reads zeros there. So where does the
+# last window end?
 
 # %%
 cases = [
@@ -235,9 +236,9 @@ for name, n, padding, count in cases:
 
 # %% [markdown]
 # In the first case no window sees the picture's last row and column. With 227 everything fits exactly. With padding 2
-# one column of the zeros is left over, and rounded up three more columns are needed. The last three have 55 windows
-# each, and yet no two of them see the same. Here are the last three windows of every case. A line is dotted where it
-# reads zeros.
+# one column of the zeros is left over, and rounded up three more columns are needed. The other three cases have 55
+# windows each, and yet no two of them see the same. Here are the rightmost three windows of every case. A line is
+# dotted where it reads zeros.
 
 # %%
 figure, ax = plt.subplots(figsize=(9, 3), layout="constrained")
@@ -265,8 +266,9 @@ plt.show()
 # - A layer has F **filters**. Each makes one channel of the output.
 # - Training works on N images at a time, a **batch**. They have nothing to do with each other.
 #
-# So x has shape (N, C, H, W), w has shape (F, C, R, S), and y has shape (N, F, P, Q). Written out, without stride and
-# padding, that is seven loops around a single line:
+# So x has shape (N, C, H, W), w has shape (F, C, R, S), and y has shape (N, F, P, Q). (In code of your own do not call
+# the number of filters F: that is the module with `F.conv2d`. The backends do not use that module, so there it is the
+# number.) Written out, without stride and padding, that is seven loops around a single line:
 
 
 # %%
@@ -382,7 +384,8 @@ for k in range(9):
 # %% [markdown]
 # That is how the engine fills the matrix: not window by window, but tap by tap, and each tap for all windows in one
 # assignment. A *backend* is the part of an engine that does the work on arrays. The one called "numpy" is written to be
-# read. Its `im2col` takes a batch, with channels, stride and padding (`pad_image` surrounds it with zeros):
+# read. Its `im2col` takes a batch, with channels, stride and padding (`pad_image` surrounds it with zeros). Until its
+# last line the axes are (N, C, R, S, P, Q), so `columns[:, :, r, s]` is what tap (r, s) meets in all windows:
 
 # %%
 backend = mt.backends.get("numpy")
@@ -429,7 +432,8 @@ print(f"a second of matrix product: {by_product:14,.0f} multiplications")
 assert by_product > 20 * by_loops
 
 # %% [markdown]
-# The price is memory. A pixel that lies in many windows is copied many times.
+# The price is memory. A pixel that lies in many windows is copied many times. (Between the layers the picture is
+# halved, 55 to 27 to 13: that is pooling, in lesson 4.)
 
 # %%
 conv1 = (1, 3, 227, 227), Window((11, 11), (4, 4))
@@ -488,8 +492,9 @@ print("gradient of the input", gx.shape, "and of the filter", gw.shape)
 # ### The same with matrices
 #
 # How does a gradient go back through a matrix product $Y = A B$? There $Y_{fj} = \sum_k A_{fk} B_{kj}$. The entry
-# $A_{fk}$ is multiplied by $B_{kj}$, for every $j$. So its gradient is the sum over $j$ of $gY_{fj} B_{kj}$. That is a
-# matrix product again, with $B$ turned over (*transposed*, rows for columns). The same for $B$:
+# $A_{fk}$ is multiplied by $B_{kj}$, for every $j$. Write $gY$ for the gradient of $Y$, and $gA$, $gB$ likewise. So the
+# gradient of $A_{fk}$ is the sum over $j$ of $gY_{fj} B_{kj}$. That is a matrix product again, with $B$ turned over
+# (*transposed*, rows for columns). The same for $B$:
 #
 # $$gA = gY \, B^T, \qquad gB = A^T \, gY$$
 #
@@ -555,9 +560,10 @@ plt.show()
 #
 # The names suggest that col2im undoes im2col. The counts say that it does not: it gives every pixel back as often as it
 # was copied. So what is it, exactly? Let $c$ be the gradient of the columns, and $\langle a, b \rangle$ the sum of the
-# products of all elements of $a$ with those of $b$. If the picture changes by a little $x$, the columns change by
-# $\text{im2col}(x)$, and the error changes by $\langle \text{im2col}(x), c \rangle$. The gradient of the picture must
-# say the same from its side. So for **every** $x$ and $c$:
+# products of all elements of $a$ with those of $b$. im2col only copies, so if the picture changes by $x$, the columns
+# change by exactly $\text{im2col}(x)$. If many numbers change by a little, the error changes by the sum of gradient
+# times change over all of them: here by $\langle \text{im2col}(x), c \rangle$. Seen from the picture, the same change
+# is $\langle x, \text{its gradient} \rangle$, and its gradient is $\text{col2im}(c)$. So for **every** $x$ and $c$:
 #
 # $$\langle \text{im2col}(x),\, c \rangle = \langle x,\, \text{col2im}(c) \rangle$$
 #
@@ -640,8 +646,9 @@ print(
 # ## Everything together
 #
 # Now the operation: im2col and a product on the way forward, two products and col2im on the way back. `xp` is the
-# backend here. It has everything that NumPy has, and im2col and col2im. `swapaxes(1, 2)` transposes every matrix of a
-# stack. The same filters are used on all N images, so their gradients are added up over the images.
+# backend here. It has everything that NumPy has, and im2col and col2im. `window` is a *setting*: it is given by name,
+# is no tensor and has no gradient, so there are two gradient functions, for x and w. `swapaxes(1, 2)` transposes every
+# matrix of a stack. The same filters are used on all N images, so their gradients are added up over the images.
 
 
 # %%
@@ -803,8 +810,8 @@ check("3.1", output_size)
 # ### 3.2 Convolution with loops (20 minutes)
 #
 # Write `conv2d_loops(x, w, stride, padding)` for one image x of shape (C, H, W) and filters w of shape (F, C, R, S).
-# The result has shape (F, P, Q). Stride and padding are whole numbers, the same for both axes. There need not be seven
-# loops.
+# The result has shape (F, P, Q). Stride and padding are whole numbers, the same for both axes. `np.pad(x, ((0, 0), (2,
+# 2), (2, 2)))` pads the last two axes only, by 2. There need not be seven loops.
 
 
 # %%

@@ -68,8 +68,13 @@ class Examination:
             raise self.wrong(*lines, cause=cause)
         self.checks += 1
 
-    def call(self, *arguments: Any, function: Callable | None = None, title: str = "") -> Any:
-        """What the attempt, or a function it returned, makes of these arguments, which it must leave as they are."""
+    def call(
+        self, *arguments: Any, function: Callable | None = None, title: str = "", stops: dict[str, str] | None = None
+    ) -> Any:
+        """What the attempt, or a function it returned, makes of these arguments, which it must leave as they are.
+
+        `stops` explains errors by words that occur in them.
+        """
         function = self.attempt if function is None else function
         title = title or f"{self.exercise.name}({', '.join(map(shown, arguments))})"
         before = [copy.deepcopy(a) if isinstance(a, numpy.ndarray | Tensor) else a for a in arguments]
@@ -79,7 +84,7 @@ class Examination:
         except NotImplementedError:
             raise Unsolved(f"{self.exercise.number} {self.exercise.name}: not solved yet.") from None
         except Exception as error:
-            raise self.wrong(title, *_stopped(error), cause=_cause_of_stop(error)) from None
+            raise self.wrong(title, *_stopped(error), cause=_cause_of_stop(error, stops)) from None
         if not all(map(_same, before, arguments)):
             raise self.wrong(title, "changes what it was given", cause="it writes into its argument: work on a copy")
         if answer is None:
@@ -148,6 +153,7 @@ class Examination:
             cause = "an op returns two things: its value, and a tuple of gradient functions"
             raise self.wrong(title, f"gives {shown(answer)}", form, cause=cause)
         value, gradients = answer
+        gradients = tuple(gradients) if isinstance(gradients, list) else gradients  # `op` takes either
         if not isinstance(gradients, tuple):
             cause = "a missing comma: (lambda g: ...) is no tuple, (lambda g: ...,) is one"
             raise self.wrong(title, f"gives {shown(answer)}", form, cause=cause if callable(gradients) else "")
@@ -229,7 +235,7 @@ def _stopped(error: Exception) -> list[str]:
     return lines
 
 
-def _cause_of_stop(error: Exception) -> str:
+def _cause_of_stop(error: Exception, stops: dict[str, str] | None = None) -> str:
     if isinstance(error, RecursionError):
         return "it calls itself once for every step of the graph: use a list of things to do and a loop"
     if isinstance(error, NameError):
@@ -237,7 +243,7 @@ def _cause_of_stop(error: Exception) -> str:
             f"{error.name!r} is not known here. Import it or define it in a cell of its own; `exercises check` reads "
             "imports, functions, classes and plain constants, and nothing that a cell computes"
         )
-    for words, cause in STOPS.items():
+    for words, cause in {**(stops or {}), **STOPS}.items():
         if words in str(error):
             return cause
     return ""
@@ -246,6 +252,8 @@ def _cause_of_stop(error: Exception) -> str:
 STOPS = {
     "truth value of a": "`if`, `or` and Python's `max` want one number: use NumPy's, or loop over single elements",
     "setting an array element with a sequence": "a whole array is put where one number belongs: a sum is missing",
+    "object has no attribute 'conv2d'": "the name F, the engine's functions, is used for something else here",
+    "unexpected keyword argument 'axis'": "NumPy says axis, the engine says dim",
 }
 
 

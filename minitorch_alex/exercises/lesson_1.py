@@ -6,7 +6,7 @@ import itertools
 
 import numpy
 
-from .examination import Examination, exercise
+from .examination import Examination, exercise, shown
 
 
 @exercise(
@@ -116,33 +116,35 @@ class _Node:
 
 
 def _compare_order(exam: Examination, what: str, result: _Node, expected: list[_Node]) -> None:
+    """Any order will do in which nothing comes before what was computed from it; `expected` is the youngest first."""
     answer = exam.call(result, title=f"the order for {what}")
     try:
         got = list(answer)
     except TypeError:
         raise exam.wrong(what, f"gives {type(answer).__name__}, expected a list") from None
+    place = {number: i for i, number in enumerate(got) if isinstance(number, _Node)}
     cause = ""
-    if len(set(got)) < len(got):
+    if len(place) < len(got):
+        strange = not all(isinstance(number, _Node) for number in got)
         cause = "a number occurs twice: keep a set of those already found"
+        cause = (
+            "the list is to hold the numbers themselves, not something of theirs such as `born`" if strange else cause
+        )
     elif set(got) != set(expected):
         missing = set(expected) - set(got)
-        cause = (
-            "the result itself belongs to the list"
-            if missing == {result}
-            else (
-                "numbers are missing: follow every edge of every number found"
-                if missing
-                else "there are numbers in it that the result was not computed from"
-            )
-        )
-    elif got == expected[::-1]:
-        cause = "this is oldest first: a gradient is complete only after everything younger"
-    elif got != expected:
+        cause = "there are numbers in it that the result was not computed from"
+        if missing:
+            cause = "numbers are missing: follow every edge of every number found"
+        if missing == {result}:
+            cause = "the result itself belongs to the list"
+    elif any(place[parent] < place[number] for number in got for parent, _ in number.edges):
         cause = "a number comes before one that was computed from it; sort by `born`"
+        if got == expected[::-1]:
+            cause = "this is oldest first: a gradient is complete only after everything younger"
     short = len(expected) <= 6
     exam.require(
-        got == expected,
-        f"{what}: the order {'is ' + str(got) if short else 'of ' + str(len(got)) + ' numbers'}",
+        not cause,
+        f"{what}: the order {'is ' + shown(got) if short else 'of ' + str(len(got)) + ' numbers'}",
         f"expected {expected if short else str(len(expected)) + ' numbers, youngest first'}",
         cause=cause,
     )

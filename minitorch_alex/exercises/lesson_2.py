@@ -87,6 +87,7 @@ def numeric_gradient(exam: Examination) -> None:
         v = numpy.asarray(rng.standard_normal(f(x).shape))
         right = _gradient(f, x, v, e)
         suspects = {
+            "everything is 0: are both copies the same array? `up = x` makes none, x.copy() does": numpy.zeros(shape),
             "the weights v are not used": _gradient(f, x, numpy.ones_like(v), e),
             "this is the forward difference: each element is to be moved both ways": _gradient(f, x, v, e, down=0.0),
             "twice too large: the two places are 2 * e apart": 2 * right,
@@ -144,8 +145,8 @@ def mended(exam: Examination) -> None:
     "2.4",
     "the largest relative error",
     "First the size of each pair, np.maximum(abs(analytic), abs(numeric)). Where that is 0, divide by something else.",
-    "np.where(size == 0, 1.0, size) is safe to divide by. Asking size > 0 instead would also replace NaN, which is "
-    "greater than nothing. NumPy's max keeps NaN, Python's may lose it.",
+    "np.where(size == 0, 1.0, size) is safe to divide by. Take the largest with NumPy's max, which keeps NaN. Python's "
+    "may lose it, because every comparison with NaN is false.",
 )
 def largest_relative_error(exam: Examination) -> None:
     for analytic, numeric in (
@@ -156,7 +157,7 @@ def largest_relative_error(exam: Examination) -> None:
         ([0.0, 0.0], [0.0, 0.0]),
         ([3.0, 0.0], [3.0, 1e-9]),
         ([3.0, 1e-12], [3.0, 2e-12]),
-        (2.0, 2.5),
+        ([2.0], [2.5]),
     ):
         a, n = numpy.array(analytic), numpy.array(numeric)
         with numpy.errstate(all="ignore"):  # whether an answer is safe is seen from what it is

@@ -6,7 +6,7 @@ import numpy
 
 from .. import functional as F
 from ..tensor import Tensor, tensor
-from .examination import Examination, Mistake, Unsolved, exercise
+from .examination import Examination, exercise
 
 
 @exercise(
@@ -28,6 +28,10 @@ def output_size(exam: Examination) -> None:
             "padding is on both sides, so it counts twice": (room - padding) // stride + 1,
             "the padding is left out": (n - kernel) // stride + 1,
             "this rounds up: a window that does not fit does not count": -(-room // stride) + 1,
+            "// binds more strongly than -: put n + 2 * padding - kernel in parentheses": n
+            + 2 * padding
+            - kernel // stride
+            + 1,
             "this is not rounded: use // in place of /": room / stride + 1,
             "the stride is left out": room + 1,
             "the filter's own size is left out": (n + 2 * padding) // stride + 1,
@@ -84,7 +88,7 @@ def conv2d_loops(exam: Examination) -> None:
             stops = {
                 f"({shape[0] + 2 * padding},": "the channels are surrounded by zeros too: pad rows and columns"
             } | stops
-        _compare(exam, title, _call(exam, x, w, stride, padding, title=title, stops=stops), right, suspects)
+        exam.compare(title, exam.call(x, w, stride, padding, title=title, stops=stops), right, suspects)
 
 
 @exercise(
@@ -120,7 +124,7 @@ def im2col(exam: Examination) -> None:
             suspects["the stride is missing from where a window begins: row p * stride, column q * stride"] = near
             suspects["the stride is not used"] = close
         title = f"im2col(x of shape {shape}, {kernel}, {stride})"
-        _compare(exam, title, _call(exam, x, kernel, stride, title=title, stops=_PATCH_STOPS), right, suspects)
+        exam.compare(title, exam.call(x, kernel, stride, title=title, stops=_PATCH_STOPS), right, suspects)
 
 
 @exercise(
@@ -158,8 +162,8 @@ def col2im(exam: Examination) -> None:
             why = "the stride is missing from where a window begins: row p * stride, column q * stride"
             suspects[why] = _put_back(apart, shape, 1)
         title = f"col2im(columns of shape {columns.shape}, {shape}, {kernel}, {stride})"
-        got = _call(exam, columns, shape, kernel, stride, title=title, stops=_PATCH_STOPS)
-        _compare(exam, title, got, right, suspects)
+        got = exam.call(columns, shape, kernel, stride, title=title, stops=_PATCH_STOPS)
+        exam.compare(title, got, right, suspects)
 
 
 @exercise(
@@ -180,8 +184,8 @@ def conv2d_in_groups(exam: Examination) -> None:
         w = tensor(rng.standard_normal(weight), requires_grad=True)
         title = f"conv2d_in_groups({_shape_of(x)}, {_shape_of(w)}, {groups})"
         stops = {"channels, the input": "a group has C // groups channels of x, for F // groups filters of weight"}
-        answer = _call(exam, x, w, groups, title=title, stops=stops)
-        _compare(exam, title, answer, _in_groups(x, w, groups), _wrong_groups(x, w, groups))
+        answer = exam.call(x, w, groups, title=title, stops=stops)
+        exam.compare(title, answer, _in_groups(x, w, groups), _wrong_groups(x, w, groups))
         exam.require(
             isinstance(answer, Tensor) and answer.requires_grad,
             title,
@@ -209,36 +213,10 @@ _PATCHES = [
 ]  # fmt: skip
 
 _PATCH_STOPS = {
-    "out of bounds": "a row has Q windows, so window (p, q) is column p * Q + q",
+    "out of bounds": "there are (H - R) // stride + 1 windows along an axis, and window (p, q) is column p * Q + q",
     "broadcast": "patch and column differ in size: a patch has all C channels, and R x S pixels where it fits",
     "cannot reshape": "a column has C * R * S numbers, for all channels of one window",
 }
-
-
-def _call(exam, *arguments, title, stops):
-    """exam.call, which for an attempt that stops also names the likely cause, by words of the error."""
-    try:
-        return exam.call(*arguments, title=title)
-    except Mistake as mistake:
-        lines = [line.strip() for line in str(mistake).splitlines()]
-        stopped = next((line for line in lines if line.startswith("stops with")), "")
-        cause = next((why for words, why in stops.items() if words in stopped), "")
-        if isinstance(mistake, Unsolved) or not cause or any(line.startswith("likely cause") for line in lines):
-            raise
-        raise exam.wrong(*lines[1:-1], cause=cause) from None
-
-
-def _compare(exam, title, got, right, suspects):
-    """exam.compare, which for numbers that are right but for rounding says where that comes from."""
-    if str(getattr(got, "dtype", "")) == "float32" and got.shape == right.shape:
-        numbers = got.numpy() if isinstance(got, Tensor) else numpy.asarray(got)
-        exam.require(
-            not numpy.allclose(numbers, right, rtol=1e-4, atol=1e-4),
-            title,
-            "is right, but rounded to float32, where float64 was given",
-            cause="the result was made as float32: np.zeros(shape) makes float64",
-        )
-    exam.compare(title, got, right, suspects)
 
 
 def _count(shape, kernel, stride):

@@ -143,7 +143,7 @@ def im2col(x, kernel, stride):
     return columns
 
 
-# %% 3.3: a row has Q windows
+# %% 3.3: window (p, q) is column p * Q + q
 def im2col(x, kernel, stride):
     (C, H, W), (R, S) = x.shape, kernel
     P, Q = (H - R) // stride + 1, (W - S) // stride + 1
@@ -251,3 +251,27 @@ def conv2d_in_groups(x, weight, groups):
 def conv2d_in_groups(x, weight, groups):
     f = len(weight) // groups
     return F.cat([F.conv2d(x, weight[g * f : (g + 1) * f]) for g in range(groups)], dim=1)
+
+
+# %% 3.1: binds more strongly than -
+def output_size(n, kernel, stride, padding):
+    return n + 2 * padding - kernel // stride + 1
+
+
+# %% 3.5: is used for something else
+def conv2d_in_groups(x, weight, groups):
+    C, F = x.shape[1], weight.shape[0]
+    parts = []
+    for g in range(groups):
+        mine = x[:, g * C // groups : (g + 1) * C // groups]
+        parts.append(F.conv2d(mine, weight[g * F // groups : (g + 1) * F // groups]))
+    return F.cat(parts, dim=1)
+
+
+# %% 3.5: the engine says dim
+def conv2d_in_groups(x, weight, groups):
+    C, filters = x.shape[1] // groups, weight.shape[0] // groups
+    parts = []
+    for g in range(groups):
+        parts.append(F.conv2d(x[:, g * C : (g + 1) * C], weight[g * filters : (g + 1) * filters]))
+    return F.cat(parts, axis=1)
