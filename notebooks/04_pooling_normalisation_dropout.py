@@ -115,7 +115,7 @@ for q, color in (0, "#3b6fb6"), (1, "#c8553d"):
     frame = {"fill": False, "edgecolor": color, "linewidth": 4}
     axes[1].add_patch(plt.Rectangle((2 * q - 0.3, 1.7), 2.6, 2.6, **frame))
     axes[2].add_patch(plt.Rectangle((q - 0.42, 0.58), 0.84, 0.84, **frame))
-titles = "a digit", "responses, 8 x 8", "maxima, 3 x 3"
+titles = "a digit", "responses: 8 x 8", "maxima: 3 x 3 of them"
 for ax, title in zip(axes, titles, strict=True):
     ax.set(title=title, xticks=[], yticks=[])
 plt.show()
@@ -127,6 +127,7 @@ plt.show()
 # nothing happens. So the gradient of a window's maximum goes **to the pixel that won, all of it**, and the others get 0.
 #
 # Here is that for a row of pixels, as an operation. It has two versions of one line: write the gradient, or add it.
+# (Tensors are given by position, settings such as `kernel` by name.)
 
 
 # %%
@@ -185,14 +186,17 @@ print(report)
 # %% [markdown]
 # The engine does this for images. For every output `max_pool2d` also notes the `winner`: the number of the place in the
 # window, counted row by row, that held the maximum. `window.taps` goes over these places as it does in `im2col`, for
-# all windows at once. Padding is minus infinity, so that it does not win.
+# all windows at once. Padding cannot win, because `inside` marks the pixels that exist. The first of them in each
+# window wins at first (`winner < 0`), and later ones only if they are larger, so of equal ones the first stays. A NaN
+# ("not a number") wins against every number, so that it is not hidden.
 
 # %%
 source(Backend.max_pool2d)
 
 # %% [markdown]
-# On the way back each output's gradient goes into a column of zeros, at the winner's place. Then `col2im` of lesson 3
-# carries the columns back to the image, and it is `col2im` that adds up.
+# On the way back each output's gradient goes into a column of zeros, at the winner's place. (`None` puts in an axis, so
+# that every output is compared with the number of every tap.) Then `col2im` of lesson 3 carries the columns back to the
+# image, and it is `col2im` that adds up.
 
 # %%
 source(Backend.max_pool2d_gradient)
@@ -315,10 +319,10 @@ assert normalised[beside].max() < normalised[away].min()
 # ### One formula, many conventions
 #
 # The paper's constants are $n = 5$ channels in a window, $\alpha = 10^{-4}$, $\beta = 0.75$ and $k = 2$. In its formula
-# $\alpha$ multiplies the sum, so $a = \alpha$. But the code that its authors published, and after it Caffe and
-# PyTorch, divide by the number of channels first: $a = \alpha / n$. TensorFlow does not divide, and counts `depth_radius`
+# $\alpha$ multiplies the sum, so $a = \alpha$. But the code that its authors published, and after it Caffe and PyTorch,
+# divide by the number of channels first: $a = \alpha / n$. TensorFlow does not divide, and counts `depth_radius`
 # channels **to each side**. The default of $k$ is 1 in most engines. This engine follows PyTorch. Its documentation has
-# the table:
+# the table (what follows the table only checks the arguments):
 
 # %%
 source(F.local_response_norm)
@@ -357,8 +361,9 @@ print(f"largest relative change: {change.max():.1e}")
 assert change.max() < 1e-3
 
 # %% [markdown]
-# AlexNet of 2012 does not see such numbers. Its inputs are pixels from 0 to 255, minus their mean. Take 16 random filters whose responses are about as large as what they see, and compare pixels from 0 to 1
-# with pixels from 0 to 255:
+# AlexNet of 2012 does not see such numbers. Its inputs are pixels from 0 to 255, minus their mean. Take 16 random
+# filters, scaled so that their responses are about as large as their inputs, and compare pixels from 0 to 1 with pixels
+# from 0 to 255:
 
 # %%
 filters = mt.tensor(rng.standard_normal((16, 1, 3, 3)) / 3)
@@ -367,7 +372,7 @@ for factor, name in (1 / 255, "0 to   1"), (1, "0 to 255"):
     responses = F.conv2d(mt.tensor(pixels), filters)
     y = F.local_response_norm(responses, 5, alpha=1e-4).numpy()
     change = np.abs(y / responses.numpy() - 1)
-    print(f"pixels {name}: responses change by {change.mean():.3%} on average")
+    print(f"pixels {name}: responses change by {100 * change.mean():.2g} % on average")
     assert change.mean() < 1e-4 if factor < 1 else change.mean() > 0.1
 
 # %% [markdown]
@@ -462,9 +467,9 @@ print(report)
 # %% [markdown]
 # ## Dropout
 #
-# Call each number that a layer hands on a *unit*. While AlexNet learns (in *training*), every unit of two of its large
-# layers is set to 0 with probability 1/2, by a new draw for every image and every step. When it is used (in *testing*),
-# all units take part.
+# Call each number that a layer hands on a *unit*. While AlexNet learns (in *training*), every unit of the two large
+# layers before its last one is set to 0 with probability 1/2, by a new draw for every image and every step. When it is
+# used (in *testing*), all units take part.
 #
 # Why should that help? A unit can never rely on a particular other one being there to correct it. So each has to
 # learn something that is useful by itself, and it is harder to learn the training images by heart.
@@ -490,9 +495,10 @@ print("x * kept", x * kept)
 #   nothing.
 #
 # In both the *expectation*, the mean over all possible masks, is the same in training as in testing. Let us see, with
-# many masks. How exactly should a mean over $n$ masks agree? A factor that is 0 or 1, each half of the time, lies 1/2
-# from its mean, so one masked value $x > 0$ spreads by $x/2$ (its standard deviation), and the mean of $n$ of them by $\sqrt{n}$ times less. For the
-# factors 0 and 2 it is twice that. To miss by more than five times the spread has a chance below one in a million.
+# many masks. A mean over $n$ masks is not exact. A value that is 0 or $x$, each half of the time, lies $x/2$ from its
+# mean, and the mean of $n$ of them typically lies $\sqrt{n}$ times closer (a law of statistics, which we take as
+# given). With the factors 0 and 2 it is twice that. To miss by more than five times the spread has a chance below one
+# in a million.
 
 # %%
 n = 10_000
@@ -512,8 +518,9 @@ assert (np.abs(engine - engine_test) < 5 * 2 * spread).all()
 assert (engine_test == x).all()
 
 # %% [markdown]
-# The two ways differ by a factor of 2 everywhere, in training and in testing. So weights that were trained in one way do
-# not fit an engine of the other way, unless the weights of the layer behind are halved or doubled.
+# The two ways differ by a factor of 2 everywhere, in training and in testing. So weights that were trained in the
+# paper's way have to be halved in the layer behind the dropout before this engine uses them, and doubled the other way
+# round.
 #
 # ### The gradient: the same mask
 #
@@ -538,11 +545,12 @@ source(_dropout)
 # before. In this engine random numbers are a *function*, called Philox: it scrambles
 #
 # - the seed, from `mt.manual_seed`,
-# - the name of the stream, so that two layers get different masks,
+# - the name of the stream, so that two layers with streams of their own get different masks,
 # - the number of the training step, from `philox.set_step`,
-# - and how often that stream was asked within the step,
+# - and how often that stream was asked since `set_step`, which begins to count anew,
 #
-# and returns bits that look random. `next_call` puts the four together:
+# and returns bits that look random. `next_call` puts the four together (`key` combines seed and name, `_place` keeps
+# step and counts):
 
 # %%
 source(philox.next_call)

@@ -23,20 +23,37 @@ def windows_that_see(exam: Examination) -> None:
         (4, 9, 3, 2), (3, 9, 3, 2), (0, 9, 3, 2), (8, 9, 3, 2), (7, 8, 3, 2), (6, 8, 3, 2), (2, 8, 2, 2), (2, 9, 2, 3),
         (3, 9, 2, 3), (5, 12, 5, 1), (1, 12, 5, 1), (10, 12, 5, 1), (0, 5, 5, 2), (9, 10, 4, 4), (27, 55, 3, 2),
     ]  # fmt: skip
-    for i, n, kernel, stride in cases:
-        starts = numpy.arange(0, n - kernel + 1, stride)
-        partial = numpy.arange(0, n, stride)
-        anywhere = numpy.arange(-kernel * stride, n + kernel * stride, stride)
-        suspects = {
-            "the last window is missing: it may start at n - kernel": _count(starts[starts < n - kernel], i, kernel),
-            "windows that reach over the end count here: only those that fit exist": _count(partial, i, kernel),
-            "this counts windows that begin before pixel 0 or reach over the end": _count(anywhere, i, kernel),
-            "a window ends at start + kernel - 1: this one is a pixel too long": _count(starts, i, kernel + 1),
-            "this one's windows are a pixel too short: they end at start + kernel - 1": _count(starts, i, kernel - 1),
-            "this is the number of all windows: count only those that contain pixel i": len(starts),
-            "the windows are `stride` apart, not 1": _count(numpy.arange(n - kernel + 1), i, kernel),
-        }
-        exam.expect(i, n, kernel, stride, gives=_count(starts, i, kernel), suspects=suspects)
+    answers = [exam.call(*case) for case in cases]
+    mistakes = [_window_mistakes(*case) for case in cases]
+    for case, here in zip(cases, mistakes, strict=True):
+        # a mistake explains an answer only if it explains all of them
+        alike = {why: here[why] for why in here if _all_equal(answers, [m[why] for m in mistakes])}
+        i, n, kernel, stride = case
+        exam.expect(*case, gives=_count(numpy.arange(0, n - kernel + 1, stride), i, kernel), suspects=alike)
+
+
+def _all_equal(answers: list[Any], others: list[int]) -> bool:
+    try:
+        return [int(a) for a in answers] == others
+    except Exception:  # an answer may be anything
+        return False
+
+
+def _window_mistakes(i: int, n: int, kernel: int, stride: int) -> dict[str, int]:
+    """What usual mistakes would answer, by their explanation."""
+    starts = numpy.arange(0, n - kernel + 1, stride)
+    partial = numpy.arange(0, n, stride)
+    anywhere = numpy.arange(-kernel * stride, n + kernel * stride, stride)
+    return {
+        "the last window is missing: it may start at n - kernel": _count(starts[starts < n - kernel], i, kernel),
+        "windows that reach over the end count here: only those that fit exist": _count(partial, i, kernel),
+        "this counts windows that begin before pixel 0 or reach over the end": _count(anywhere, i, kernel),
+        "a window ends at start + kernel - 1: this one is a pixel too long": _count(starts, i, kernel + 1),
+        "this one's windows are a pixel too short: they end at start + kernel - 1": _count(starts, i, kernel - 1),
+        "this is the number of all windows: count only those that contain pixel i": len(starts),
+        "the windows are `stride` apart, not 1": _count(numpy.arange(n - kernel + 1), i, kernel),
+        "this is the same for all pixels: those near the ends are in fewer windows": kernel // stride,
+    }
 
 
 def _count(starts: numpy.ndarray, i: int, kernel: int) -> int:
@@ -281,6 +298,8 @@ def paper_dropout(exam: Examination) -> None:
         suspects["x does not belong here: x * factor has the slope factor"] = x * factor * g
         unchanged = "g is passed on as it came: multiply it by what x was multiplied by"
         suspects = {unchanged: g, **suspects}
+        if not training:
+            suspects = {"in testing the gradient is masked: there it is multiplied by 1 - p": g * mask, **suspects}
         what = f"the gradient of {title}"
         exam.compare(what, exam.call(g, function=gradient, title=what), g * factor + 0.0, suspects)
 

@@ -54,6 +54,9 @@ def softmax(exam: Examination) -> None:
             "it overflows: subtract the largest score of each row before the exponential": _plain_softmax(scores),
             "one number is subtracted from all rows, and the rows far below it become 0/0: "
             "subtract each row's own largest": _plain_softmax(scores, 1, scores.max()),
+            "a fixed number is subtracted, so that small scores become 0/0: subtract each row's own largest": (
+                _plain_softmax(scores, 1, 1000.0)
+            ),
         }
         title = f"softmax(np.array({scores.tolist()}))"
         exam.compare(title, exam.call(scores, title=title), _probabilities(scores), suspects)
@@ -105,7 +108,8 @@ def _one_cross_entropy(exam: Examination, scores: numpy.ndarray, labels: numpy.n
         ),
         "the softmax is missing: these are the scores of the truth": -scores[rows, labels].mean(),
         "the logarithm is to base 2 or 10: it is the natural one": None,
-        "a probability rounds to 0 before its logarithm is taken: compute log p as shifted - log(sum(exp(shifted)))": (
+        "exp overflows, or a probability rounds to 0 before its logarithm is taken: compute log p as "
+        "shifted - log(sum(exp(shifted))), where each row's largest score is subtracted": (
             -numpy.log(p[rows, labels]).mean()
         ),
     }
@@ -206,6 +210,7 @@ def _compare_step(exam: Examination, title: str, answer: Any, arrays: Any, setti
     "the spread of the first weights by He's rule",
     "How many inputs does one output add up? All axes of the shape but the first.",
     "The spread is the square root of 2 / n, and n is the product of shape[1:].",
+    "For the two layers of AlexNet it is 0.041 and 0.0147, so 0.01 is 4.1 and 1.5 times too small.",
 )
 def he_std(exam: Examination) -> None:
     for shape in ((10, 64), (300, 20), (4096, 9216), (96, 3, 11, 11), (256, 48, 5, 5), (8, 2, 3, 1)):
@@ -255,7 +260,8 @@ def ConvBlock(exam: Examination) -> None:  # noqa: N802
         exam.require(
             not numpy.array_equal(another.numpy(), weight.numpy()),
             f"two blocks made by {made} have equal weights",
-            cause="the first weights must be random: nn.Conv2d sees to that",
+            cause="the first weights must be random, and others each time: nn.Conv2d sees to that. (A generator made "
+            "with a fixed seed inside __init__ begins anew for every block.)",
         )
         bias.data = bias.data + bias.backend.asarray(rng.uniform(-1, 1, filters).astype(bias.dtype))
         x = tensor(rng.standard_normal((2, channels, H, W)).astype(weight.dtype))
@@ -289,6 +295,8 @@ def _weight_and_bias(
         cause = "the bias is missing, or is not an nn.Parameter"
     elif (shape[1], shape[0], *shape[2:]) in shapes:
         cause = "channels and filters are swapped: nn.Conv2d(channels, filters, size)"
+    elif len(parameters) == 2 and shape in shapes:
+        cause = "the bias has one number per filter: its shape is (filters,)"
     elif len(parameters) > 2:
         cause = "there is one layer with weights in a block"
     exam.require(

@@ -17,11 +17,11 @@ def local_response_norm(input: Tensor, size: int, alpha: float = 1e-4, beta: flo
     Dimension 1 holds the channels, also of a three-dimensional input, as in PyTorch. The same letters mean different
     things elsewhere; a is what multiplies the plain sum of squares:
 
-        who                      a               k             for the paper's formula here
+        who                      a               k             to get that here
         the paper's text         alpha           2             alpha=5e-4, k=2   (its alpha is 1e-4, size 5)
         the original code        alpha / size    1, later 2    alpha=1e-4, k=2
         Caffe's AlexNet          alpha / size    1             alpha=1e-4, k=1
-        PyTorch, ONNX, here      alpha / size    1
+        PyTorch, ONNX, here      alpha / size    1             the same
         TensorFlow               alpha           1             and size = 2*depth_radius + 1, beta = 0.5 by default
     """
     tensor_of("local_response_norm", "input", input, at_least(3), "(N, C, ...) with at least 3 dimensions")

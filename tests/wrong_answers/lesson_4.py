@@ -304,7 +304,7 @@ def paper_dropout(xp, x, u, p, training):
     return x * factor, (lambda g: g,)
 
 
-# %% 4.5: units are dropped in testing
+# %% 4.5: in testing the gradient is masked
 def paper_dropout(xp, x, u, p, training):
     mask = u >= p
     return (x * mask if training else x * (1 - p)), (lambda g: g * mask,)
