@@ -730,7 +730,7 @@ digit_network(nn.ReLU, "max")
 # may be chosen by the held-out images, or they would no longer show what happens with unseen ones.
 #
 # Two things differ between our two networks, so we train all combinations, and tanh as well, which is what the paper
-# compares with in its Figure 1. `progress_bar` shows how far a loop has come. This takes the longest, some ten seconds.
+# compares with in its Figure 1. `progress_bar` shows how far a loop has come. This takes the longest, some twenty seconds.
 
 # %%
 EPOCHS = 8
