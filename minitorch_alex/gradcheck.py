@@ -83,19 +83,23 @@ def gradcheck(
 
     samples=k checks k random elements per input, and all of them together along one random direction.
 
-    An element agrees if |analytic - numeric| <= atol + rtol * max(|analytic|, |numeric|); atol is in units of the
-    largest gradient of that input.
+    An element agrees if |analytic - numeric| <= atol + rtol * max(|analytic|, |numeric|), and what rounding does to the
+    difference; atol is in units of the largest gradient of that input. What disagrees is tried again with eps / 2.
     """
     home = backends.get(backend) if backend is not None else backends.current()
     rng = numpy.random.default_rng(seed)
     arrays = [_prepare(a, rng, allow_float32) for a in inputs]
     checked = [i for i, a in enumerate(arrays) if a.dtype.kind == "f"]
     report = Report(getattr(function, "__name__", type(function).__name__))
+    if not eps > 0 or (samples is not None and samples < 1):
+        raise ValueError(f"gradcheck: eps must be above 0 and samples at least 1, got {eps!r} and {samples!r}")
     if not checked:
         raise TypeError("gradcheck: none of the inputs is floating-point, so there is nothing to check")
 
     leaves = [Tensor(a.copy(), backend=home, requires_grad=i in checked) for i, a in enumerate(arrays)]
     out = function(*leaves)
+    if not isinstance(out, Tensor):
+        raise TypeError(f"gradcheck: the function must return a Tensor, not {type(out).__name__}")
     v = rng.standard_normal(out.shape)
     if not out.requires_grad:
         raise ValueError("gradcheck: the output does not depend on any input that requires a gradient")
@@ -114,7 +118,8 @@ def gradcheck(
         raise ValueError("gradcheck: the function's value is infinite or NaN there, so it has no gradient to check")
     unrepeatable = value(-1, arrays[0]) != value(-1, arrays[0])
     for i in checked:  # rounding is relative to what is added up, on the way and at the end, however much cancels
-        size = float(numpy.abs(out.numpy() * v).sum() + numpy.abs(v).max() * numpy.abs(arrays[i]).max(initial=0))
+        along = numpy.abs(v).max(initial=0) * numpy.abs(arrays[i]).max(initial=0)
+        size = float(numpy.abs(out.numpy() * v).sum() + along)
         rounding = 4 * float(numpy.finfo("float64").eps) * size / eps if arrays[i].dtype == "float64" else 0.0
         _check_input(report, i, arrays[i], analytic[i], value, rng, eps, rtol, atol, rounding, samples, unrepeatable)
     return report
@@ -170,7 +175,7 @@ def _prepare(value: Any, rng: numpy.random.Generator, allow_float32: bool) -> nu
 
 def _check_input(report, i, array, analytic, value, rng, eps, rtol, atol, rounding, samples, unrepeatable) -> None:
     """Check input i: every element, or `samples` of them and one direction through all."""
-    largest = float(numpy.abs(analytic).max()) if analytic.size else 0.0
+    largest = float(numpy.abs(analytic[numpy.isfinite(analytic)]).max(initial=0.0))
     middle = value(i, array)
     places = list(numpy.ndindex(array.shape))
     if samples is not None and samples < len(places):
@@ -189,7 +194,7 @@ def _check_input(report, i, array, analytic, value, rng, eps, rtol, atol, roundi
             up, down = (value(i, _moved(array, place, step)) for step in (eps, -eps))
             bend = abs((up - middle) - (middle - down)) / eps
             cause = "a kink within eps (ReLU at 0, tied maxima)" if bend > 1e-2 * size + 4 * rounding else ""
-            wrong.append(Mismatch(i, place, stated, numeric, distance / (size or 1.0), cause))
+            wrong.append(Mismatch(i, place, stated, numeric, _relative(distance, size), cause))
         elif size > atol * largest + rounding:
             report.worst = max(report.worst, distance / size)
     general = _suspect(wrong, len(places), array.dtype, unrepeatable)
@@ -206,10 +211,10 @@ def _check_direction(report, i, array, analytic, value, rng, eps, rtol, atol) ->
     numeric = (value(i, array + eps * direction) - value(i, array - eps * direction)) / (2 * eps)
     stated = float((analytic * direction).sum())
     size, distance = max(abs(stated), abs(numeric), float(numpy.linalg.norm(analytic))), abs(stated - numeric)
-    if not distance <= atol + rtol * size:
+    if not (math.isfinite(size) and distance <= atol + rtol * size):
         cause = "suspected: an element that was not sampled (this is along a random direction through all of them)"
-        report.mismatches.append(Mismatch(i, (), stated, numeric, distance / (size or 1.0), cause))
-        report.worst = max(report.worst, distance / (size or 1.0))
+        report.mismatches.append(Mismatch(i, (), stated, numeric, _relative(distance, size), cause))
+        report.worst = max(report.worst, _relative(distance, size))
 
 
 def _slope(value, i: int, array: numpy.ndarray, place: tuple[int, ...], eps: float) -> float:
@@ -218,9 +223,14 @@ def _slope(value, i: int, array: numpy.ndarray, place: tuple[int, ...], eps: flo
 
 
 def _agree(stated: float, numeric: float, largest: float, atol: float, rtol: float, rounding: float) -> bool:
-    """Whether two slopes are equal to within the tolerances. NaN agrees with nothing."""
+    """Whether two slopes are equal to within the tolerances. NaN and infinity agree with nothing."""
     size = max(abs(stated), abs(numeric))
-    return abs(stated - numeric) <= atol * max(largest, size) + rtol * size + rounding
+    return math.isfinite(size) and abs(stated - numeric) <= atol * max(largest, size) + rtol * size + rounding
+
+
+def _relative(distance: float, size: float) -> float:
+    """The error of what disagrees, infinite where that is not a number."""
+    return distance / (size or 1.0) if math.isfinite(distance) else math.inf
 
 
 def _moved(array: numpy.ndarray, place: tuple[int, ...], step: float) -> numpy.ndarray:

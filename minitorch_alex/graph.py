@@ -14,13 +14,16 @@ LEAF, MADE, EDGE = "#e8f0d8", "#dbe6f4", "#555555"
 FONT = 9  # points
 
 
-def graph(tensor: Tensor, **names: Tensor) -> Picture:
+def graph(tensor: Tensor, /, **names: Tensor) -> Picture:
     """The tape behind `tensor` from left (leaves) to right, as a picture: `graph(loss, x=x, w=w)`.
 
     A green box is a leaf that requires a gradient, a blue one the result of an operation. Each shows its shape and,
     after #, its place in the order of birth: backward() visits the highest number first. Arrows point the way the
     values went; gradients go against them. Inputs that require no gradient are not on the tape.
     """
+    for what, t in {"the first argument": tensor, **names}.items():
+        if not isinstance(t, Tensor):
+            raise TypeError(f"graph: {what} is {type(t).__name__}, not a Tensor: graph(loss, x=x)")
     from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
     from matplotlib.textpath import TextPath
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 from pathlib import Path
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 
@@ -14,11 +13,9 @@ class Picture(Figure):
 
     def save(self, path: Path | str) -> None:
         """Write it to a file, of the kind that its name ends in."""
-        FigureCanvasAgg(self)
         self.savefig(path, dpi=120)
 
     def _repr_png_(self) -> tuple[bytes, dict[str, int]]:  # what IPython asks for
-        FigureCanvasAgg(self)
         file = io.BytesIO()
         self.savefig(file, format="png", dpi=160)
         width, height = self.get_size_inches()

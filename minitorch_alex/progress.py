@@ -14,15 +14,21 @@ def progress_bar(iterable: Iterable[Any] | None = None, **settings: Any) -> Any:
 
     It is silent where nobody watches, such as when the output goes to a file.
     """
-    if "ipykernel" not in sys.modules:
+    if not _in_a_notebook():
         from tqdm import tqdm
 
-        return tqdm(iterable, dynamic_ncols=True, disable=not sys.stderr.isatty(), **settings)
+        return tqdm(iterable, **{"dynamic_ncols": True, "disable": not sys.stderr.isatty(), **settings})
     if importlib.util.find_spec("ipywidgets") is not None:
         from tqdm.notebook import tqdm as widget
 
         return widget(iterable, **settings)
     return _text_in_one_place()(iterable, file=io.StringIO(), ascii=False, ncols=100, **settings)
+
+
+def _in_a_notebook() -> bool:
+    """Whether a Jupyter kernel runs this, and not only IPython in a terminal."""
+    ipython = sys.modules.get("IPython")
+    return ipython is not None and hasattr(ipython.get_ipython(), "kernel")
 
 
 def _text_in_one_place() -> Any:

@@ -15,6 +15,8 @@ TEXT = "white-space:pre; font:11px/1.45 monospace; margin:0; background:none; co
 class Source(str):
     """Python text that a notebook shows highlighted, without breaking its lines."""
 
+    __repr__ = str.__str__  # so that a prompt shows it as it is
+
     def _repr_html_(self) -> str:  # what IPython asks for; IPython brings pygments
         from pygments import highlight
         from pygments.formatters import HtmlFormatter
@@ -27,7 +29,10 @@ class Source(str):
 def source(thing: Any) -> Source:
     """The text of a function, method or class as `inspect` finds it, with its file and line on top."""
     thing = inspect.unwrap(thing)
-    lines, first = inspect.getsourcelines(thing)
+    try:
+        lines, first = inspect.getsourcelines(thing)
+    except (TypeError, OSError):
+        raise TypeError(f"source: {thing!r:.80} has no Python text to show: pass a function, method or class") from None
     file = Path(inspect.getsourcefile(thing) or "")
     place = file.relative_to(PACKAGE.parent).as_posix() if file.is_relative_to(PACKAGE) else file.name
     return Source(f"# {place}, line {first}\n" + textwrap.dedent("".join(lines)).rstrip())

@@ -284,3 +284,59 @@ def test_a_function_that_bends_much_is_still_right():
 def test_nan_is_said_to_be_nan():
     with pytest.raises(ValueError, match="NaN"):
         gradcheck(F.log, np.array([-1.0, 2.0]))
+
+
+# -- tolerances --------------------------------------------------------------------
+def stating(gradient, value=lambda x: x * x):
+    @op
+    def made(xp, x):
+        return value(x), (lambda g: gradient(x, g),)
+
+    return made
+
+
+@pytest.mark.parametrize("odd", [np.inf, -np.inf, np.nan])
+@pytest.mark.parametrize("samples", [None, 5])
+def test_what_is_not_finite_hides_nothing(odd, samples):
+    place = np.arange(30) == 1
+    report = gradcheck(stating(lambda x, g: np.where(place, odd, 2 * x * g)), (30,), samples=samples)
+    assert not report
+    assert report.worst == np.inf
+    assert {m.index for m in report.mismatches} <= {(), (1,)}
+    assert not gradcheck(stating(lambda x, g: np.where(place, odd, 3 * x * g)), (30,), samples=samples)
+
+
+def test_rounding_is_allowed_for_and_no_more():
+    def f(x):
+        return 1000 + 1e-3 * x
+
+    assert gradcheck(stating(lambda x, g: 1e-3 * g, f), (5,))
+    assert len(gradcheck(stating(lambda x, g: 1.01e-3 * g, f), (5,)).mismatches) >= 4
+
+
+def test_rounding_is_no_kink():
+    def f(x):
+        return 1000 + 1e-9 * x
+
+    report = gradcheck(stating(lambda x, g: 2e-6 * g, f), (9,))
+    assert report.mismatches
+    assert "kink" not in repr(report)
+
+
+def test_a_small_error_that_was_not_sampled():
+    f = stating(lambda x, g: 2 * x * g * np.where(np.arange(50) == 17, 1.02, 1))
+    assert [m.index for m in gradcheck(f, (50,), samples=1).mismatches] == [()]
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"), [({"samples": 0}, "samples at least 1"), ({"eps": 0.0}, "eps must be above 0")]
+)
+def test_settings_that_check_nothing_are_refused(settings, words):
+    with pytest.raises(ValueError, match=words):
+        gradcheck(lambda x: x, (3,), **settings)
+
+
+@pytest.mark.parametrize("answer", [None, 3.0, np.zeros(3)])
+def test_a_function_must_return_a_tensor(answer):
+    with pytest.raises(TypeError, match="the function must return a Tensor, not"):
+        gradcheck(lambda x: answer, (3,))

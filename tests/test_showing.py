@@ -1,21 +1,23 @@
 """What notebooks show: the tape as a picture, the engine's source, figures, progress."""
 
-import builtins
 import inspect
 import io
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
+import IPython.display
 import matplotlib
 import numpy as np
 import pytest
+from matplotlib.colors import to_hex
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 from PIL import Image
 
 import minitorch_alex.functional as F
 from minitorch_alex import no_grad, plots, progress, tensor
-from minitorch_alex.graph import graph
+from minitorch_alex.graph import LEAF, MADE, graph
 from minitorch_alex.source import source
 from minitorch_alex.tensor import Tensor
 
@@ -67,6 +69,40 @@ def test_twins_get_an_arrow_each():
     assert one.get_connectionstyle().rad == -other.get_connectionstyle().rad != 0
 
 
+def test_colours_and_the_way_of_the_arrows():
+    a = tensor(2.0, requires_grad=True)
+    picture = graph(a * 3.0)
+    found, (arrow,) = boxes(picture)
+    leaf, made = found.values()
+    assert [to_hex(box.get_facecolor()) for box in (leaf, made)] == [LEAF, MADE]
+    assert (arrow.patchA, arrow.patchB) == (leaf, made)  # the way the values went
+    assert arrow.get_connectionstyle().rad == 0
+
+
+def test_an_arrow_over_a_column_is_bent_round_what_is_between():
+    a = tensor(2.0, requires_grad=True)
+    b = a * 3.0
+    _, arrows = boxes(graph(b + a))
+    assert [arrow.get_connectionstyle().rad != 0 for arrow in arrows] == [False, False, True]
+
+
+def test_lines_of_computation_do_not_cross():
+    a, b = tensor(1.0, requires_grad=True), tensor(2.0, requires_grad=True)
+    upper, lower = a * 2.0, b * 2.0
+    found, _ = boxes(graph(upper + lower, a=a, b=b, upper=upper, lower=lower))
+    height = {label.split(" = ")[0].split("\n")[0]: box.get_y() for label, box in found.items()}
+    assert height["a"] == height["upper"] > height["b"] == height["lower"]
+
+
+def test_graph_refuses_what_is_no_tensor():
+    a = tensor(1.0, requires_grad=True)
+    with pytest.raises(TypeError, match="graph: the first argument is float, not a Tensor"):
+        graph(3.0)
+    with pytest.raises(TypeError, match="graph: x is list, not a Tensor"):
+        graph(a * a, x=[1.0])
+    assert graph(a * a, tensor=a)
+
+
 def test_a_leaf_alone_is_drawn_and_a_consumed_tape_refused():
     a = tensor(2.0, requires_grad=True)
     found, arrows = boxes(graph(a))
@@ -112,11 +148,18 @@ def test_source_of_methods_and_ones_own_stands_at_the_margin():
     assert source(no_grad).splitlines()[1] == "@contextmanager"
 
 
-def test_source_is_highlighted_and_keeps_its_text():
-    html = source(F.relu)._repr_html_()
-    assert "white-space:pre" in html
-    assert "max(x, 0). AlexNet, section 3.1." in html
-    assert "&lt;" in source(Tensor._history)._repr_html_() or "<span" in html
+def test_source_escapes_and_carries_its_colours():
+    html = source(Tensor._history)._repr_html_()
+    assert 'style="' in html.split("<pre", 1)[1].split(">", 1)[1]
+    assert "class=" not in html
+    compared = source(test_lines_of_computation_do_not_cross)._repr_html_()
+    assert "&gt;" in compared
+
+
+def test_what_has_no_source_is_refused_clearly():
+    for thing in (len, 3, "text"):
+        with pytest.raises(TypeError, match=r"source: .* has no Python text to show"):
+            source(thing)
 
 
 # -- progress -------------------------------------------------------------------
@@ -126,10 +169,49 @@ def test_progress_is_silent_where_nobody_watches(capsys):
 
 
 def test_progress_in_a_notebook_is_text_without_ipywidgets(capsys, monkeypatch):
-    monkeypatch.setitem(sys.modules, "ipykernel", builtins)
+    monkeypatch.setattr(IPython, "get_ipython", lambda: SimpleNamespace(kernel=None))
     monkeypatch.setattr(progress.importlib.util, "find_spec", lambda name: None)
     assert list(progress.progress_bar(range(3), desc="epochs")) == [0, 1, 2]
     out, err = capsys.readouterr()
     assert "epochs: 100%" in out
     assert "3/3" in out
     assert err == ""
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_progress_is_shown_on_a_terminal(monkeypatch):
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    assert list(progress.progress_bar(range(3), desc="epochs")) == [0, 1, 2]
+    assert "epochs: 100%" in sys.stderr.getvalue()
+
+
+def test_progress_in_a_notebook_replaces_its_text(monkeypatch):
+    shown = []
+
+    class Handle:
+        def display(self, text):
+            shown.append(("display", str(text)))
+
+        def update(self, text):
+            shown.append(("update", str(text)))
+
+    monkeypatch.setattr(IPython, "get_ipython", lambda: SimpleNamespace(kernel=None))
+    monkeypatch.setattr(progress.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(IPython.display, "DisplayHandle", Handle)
+    list(progress.progress_bar(range(3), mininterval=0))
+    assert [what for what, _ in shown].count("display") == 1
+    assert shown[-1][0] == "update"
+    assert "3/3" in shown[-1][1]
+
+
+def test_progress_is_a_widget_where_there_are_some(monkeypatch):
+    asked = []
+    monkeypatch.setattr(IPython, "get_ipython", lambda: SimpleNamespace(kernel=None))
+    monkeypatch.setattr(progress.importlib.util, "find_spec", lambda name: object())
+    monkeypatch.setitem(sys.modules, "tqdm.notebook", SimpleNamespace(tqdm=lambda i, **s: asked.append(s) or i))
+    assert list(progress.progress_bar(range(3), desc="d")) == [0, 1, 2]
+    assert asked == [{"desc": "d"}]

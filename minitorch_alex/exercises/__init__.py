@@ -1,6 +1,6 @@
 """Exercises of the lessons in notebooks/, which grade themselves on your own machine.
 
-In a notebook `check("3.2", im2col)` examines your function and `hint("3.2")` helps. In a shell
+In a notebook `check("3.3", im2col)` examines your function and `hint("3.3")` helps. In a shell
 `python -m minitorch_alex.exercises check 3` examines all of lesson 3.
 """
 
@@ -12,7 +12,7 @@ from typing import Any
 from . import lesson_1, lesson_2, lesson_3, lesson_4, lesson_5  # noqa: F401  (each enters its exercises)
 from .examination import EXERCISES, Examination, Exercise, Mistake, Unsolved
 
-__all__ = ["EXERCISES", "Exercise", "Mistake", "Unsolved", "check", "find", "hint", "of_lesson"]
+__all__ = ["EXERCISES", "Exercise", "Mistake", "Unsolved", "check", "find", "hint", "hint_of", "of_lesson"]
 
 
 @dataclass(frozen=True)
@@ -40,11 +40,17 @@ def check(number: str, attempt: Any) -> Passed:
 
 def hint(number: str, which: int = 1) -> None:
     """Print a hint for an exercise; hint(number, 2) says more than hint(number)."""
+    print(hint_of(number, which))
+    if which < len(find(number).hints):
+        print(f'(hint("{number}", {which + 1}) says more)')
+
+
+def hint_of(number: str, which: int) -> str:
+    """One of the hints, counted from 1."""
     hints = find(number).hints
-    if not 1 <= which <= len(hints):
+    if which not in range(1, len(hints) + 1):
         raise Mistake(f"{number}: there are hints 1 to {len(hints)}, not {which}")
-    more = f'\n(hint("{number}", {which + 1}) says more)' if which < len(hints) else ""
-    print(hints[which - 1] + more)
+    return hints[which - 1]
 
 
 def find(number: str) -> Exercise:

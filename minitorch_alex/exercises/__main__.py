@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from . import Exercise, Mistake, check, hint, notebook, of_lesson
+from . import EXERCISES, Exercise, Mistake, check, find, hint_of, notebook, of_lesson
 from .notebook import LessonError
 
 
@@ -31,6 +31,15 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     try:
         return given.run(given)
+    except BrokenPipeError:  # the reader, such as head, has seen enough
+        sys.stdout = None
+        return 1
+    except OSError as error:
+        print(f"exercises: {error.filename or 'a file'}: {error.strerror or error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("exercises: interrupted", file=sys.stderr)
+        return 130
     except (LessonError, Mistake) as error:
         print(f"exercises: {error}", file=sys.stderr)
         return 2
@@ -41,17 +50,17 @@ def main(arguments: list[str] | None = None) -> int:
 
 def show_list() -> int:
     """Every exercise, a line each."""
-    lesson = 1
-    while exercises := of_lesson(lesson):
-        for e in exercises:
-            print(f"{e.number}  {e.name:<22}  {e.task}")
-        lesson += 1
+    for e in EXERCISES.values():
+        print(f"{e.number}  {e.name:<22}  {e.task}")
     return 0
 
 
 def show_hint(number: str, which: int) -> int:
     """One hint."""
-    hint(number, which)
+    hints = find(number).hints
+    print(hint_of(number, which))
+    if which < len(hints):
+        print(f"(`python -m minitorch_alex.exercises hint {number} {which + 1}` says more)")
     return 0
 
 
@@ -60,7 +69,7 @@ def check_lesson(lesson: int, file: Path | None) -> int:
     exercises = of_lesson(lesson)
     if not exercises:
         raise LessonError(f"there is no lesson {lesson} with exercises")
-    path = file or notebook.find(lesson)
+    path = file or notebook.locate(lesson)
     print(path)
     defined, problems = notebook.definitions(path)
     for problem in problems:
@@ -73,7 +82,7 @@ def check_lesson(lesson: int, file: Path | None) -> int:
 def examine(e: Exercise, defined: dict[str, object]) -> bool:
     """Examine one exercise and tell the result."""
     if e.name not in defined:
-        print(f"  {e.number} {e.name}: not found. It must be defined under that name")
+        print(f"  {e.number} {e.name}: not found. It must be defined under that name, at the margin of a cell")
         return False
     try:
         print(f"  {check(e.number, defined[e.name])}")
@@ -92,8 +101,10 @@ def write(sources: list[Path], force: bool) -> int:
     for source in sources:
         if not source.is_file():
             raise LessonError(f"{source}: there is no such file")
+        if source.suffix != ".py":
+            raise LessonError(f"{source}: a notebook is made from the .py file beside it, name that")
         for path, text in notebook.versions(source).items():
-            if path.exists() and path.read_text(encoding="utf-8") == text:
+            if path.exists() and path.read_bytes().decode("utf-8", "replace") == text:
                 continue
             if path.exists() and not force:
                 print(f"{path} differs and was kept, since it may hold somebody's work; --force replaces it")

@@ -6,6 +6,7 @@ import copy
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy
@@ -13,6 +14,7 @@ import numpy
 from ..gradcheck import gradcheck
 from ..tensor import Tensor, op
 
+PACKAGE = Path(__file__).parents[1]
 EXERCISES: dict[str, Exercise] = {}  # by number, in the order of the lessons
 
 
@@ -83,7 +85,7 @@ class Examination:
                 answer = function(*arguments)
         except NotImplementedError:
             raise Unsolved(f"{self.exercise.number} {self.exercise.name}: not solved yet.") from None
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise self.wrong(title, *_stopped(error), cause=_cause_of_stop(error, stops)) from None
         if not all(map(_same, before, arguments)):
             raise self.wrong(title, "changes what it was given", cause="it writes into its argument: work on a copy")
@@ -103,7 +105,8 @@ class Examination:
         found, truth = _array(got), numpy.asarray(expected)
         usual = (why for why, answer in (suspects or {}).items() if _equal(found, numpy.asarray(answer), tolerance))
         if found is None:
-            raise self.wrong(title, f"gives {type(got).__name__}, expected {shown(truth)}")
+            kind = f" of {got.dtype}" if isinstance(got, numpy.ndarray) else ""
+            raise self.wrong(title, f"gives {type(got).__name__}{kind}, expected {shown(truth)}")
         if found.shape != truth.shape:
             cause = next(usual, _cause_of_shape(found.shape, truth.shape))
             raise self.wrong(title, f"has shape {found.shape}, expected {truth.shape}", cause=cause)
@@ -124,7 +127,7 @@ class Examination:
             report = gradcheck(function, *inputs, **settings)
         except NotImplementedError:
             raise Unsolved(f"{self.exercise.number} {self.exercise.name}: not solved yet.") from None
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise self.wrong(f"the gradient check of {title}", *_stopped(error), cause=_cause_of_stop(error)) from None
         if not report:
             m = max(report.mismatches, key=lambda m: m.error)
@@ -225,31 +228,40 @@ def _number(value: Any) -> str:
     return f"{value:.6g}"
 
 
-def _stopped(error: Exception) -> list[str]:
+def _text(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:  # an attempt may raise anything
+        return ""
+
+
+def _stopped(error: BaseException) -> list[str]:
     """What an exception says, and the line of the learner's that it came from."""
-    message = str(error).splitlines()[0] if str(error) else ""
+    message = _text(error).partition("\n")[0]
     lines = [f"stops with {type(error).__name__}: {message}".rstrip(": ")]
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
-        if "minitorch_alex" not in frame.filename and "site-packages" not in frame.filename and frame.line:
+        if not Path(frame.filename).is_relative_to(PACKAGE) and "site-packages" not in frame.filename and frame.line:
             return [*lines, f"in {frame.name}: {frame.line}"]
     return lines
 
 
-def _cause_of_stop(error: Exception, stops: dict[str, str] | None = None) -> str:
+def _cause_of_stop(error: BaseException, stops: dict[str, str] | None = None) -> str:
     if isinstance(error, RecursionError):
         return "it calls itself once for every step of the graph: use a list of things to do and a loop"
-    if isinstance(error, NameError):
+    if isinstance(error, NameError) and error.name:  # an UnboundLocalError has none
         return (
             f"{error.name!r} is not known here. Import it or define it in a cell of its own; `exercises check` reads "
-            "imports, functions, classes and plain constants, and nothing that a cell computes"
+            "imports, functions, classes and constants at the margin of a cell, and nothing that a cell computes"
         )
     for words, cause in {**(stops or {}), **STOPS}.items():
-        if words in str(error):
+        if words in _text(error):
             return cause
     return ""
 
 
 STOPS = {
+    "has been visited 100,000 times": "it follows the same number again and again: keep a set of those already found",
+    "cannot access local variable": "it is used before it is given a value in this function",
     "truth value of a": "`if`, `or` and Python's `max` want one number: use NumPy's, or loop over single elements",
     "setting an array element with a sequence": "a whole array is put where one number belongs: a sum is missing",
     "object has no attribute 'conv2d'": "the name F, the engine's functions, is used for something else here",
@@ -272,7 +284,7 @@ def _cause_of_shape(found: tuple[int, ...], truth: tuple[int, ...]) -> str:
 
 
 def _cause_of_values(found: numpy.ndarray, truth: numpy.ndarray, right: numpy.ndarray) -> str:
-    if found.dtype.kind in "iub" and truth.dtype.kind == "f":
+    if found.ndim and found.dtype.kind in "iub" and truth.dtype.kind == "f":
         return "the result holds whole numbers, so fractions are cut off: make it with a floating-point dtype"
     if found.dtype == "float32" and _close(found, truth, 1e-5).all():
         return "right, but rounded to float32: let the result have the dtype of the input"
@@ -291,6 +303,7 @@ def _cause_of_values(found: numpy.ndarray, truth: numpy.ndarray, right: numpy.nd
         return f"{sign}: the arrangement is right"
     if truth.size > 1 and not right.any() and numpy.allclose(shifts, shifts.flat[0], rtol=1e-6):
         return f"{shifts.flat[0]:.4g} too much everywhere"
-    if right.any() and truth.ndim >= 2 and right[tuple(slice(1, -1) for _ in truth.shape)].all():
+    inside = right[tuple(slice(1, -1) for _ in truth.shape)]
+    if right.any() and truth.ndim >= 2 and inside.all() and right.sum() == inside.size:
         return "only the border is wrong: look at the padding and at where the windows end"
     return ""

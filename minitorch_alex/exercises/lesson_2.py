@@ -31,6 +31,10 @@ def products_of_neighbours(x):
     return x[..., 1:] * x[..., :-1]
 
 
+def itself(x):
+    return x  # and no copy of it
+
+
 def total_of_cubes(x):
     return (x * x * x).sum()
 
@@ -81,6 +85,7 @@ def numeric_gradient(exam: Examination) -> None:
         (products_of_neighbours, (3, 4), 1e-2),
         (cube, (2, 1, 3), 0.2),
         (total_of_cubes, (3, 2), 0.125),
+        (itself, (2, 2), 0.125),
         (cube, (), 0.25),
     ):
         x = numpy.asarray(rng.uniform(0.5, 2.0, shape))
@@ -158,11 +163,13 @@ def largest_relative_error(exam: Examination) -> None:
         ([3.0, 0.0], [3.0, 1e-9]),
         ([3.0, 1e-12], [3.0, 2e-12]),
         ([2.0], [2.5]),
+        ([3.0, 1e-320], [3.0, 2e-320]),
     ):
         a, n = numpy.array(analytic), numpy.array(numeric)
         with numpy.errstate(all="ignore"):  # whether an answer is safe is seen from what it is
             exam.expect(a, n, gives=_relative(a, n).max(), suspects=_other_errors(a, n))
-    for analytic, numeric in (([1.0, numpy.nan, 2.0], [1.0, 1.0, 2.5]), ([0.0, 2.0], [numpy.nan, 2.5])):
+    nan = numpy.nan
+    for analytic, numeric in (([1.0, nan, 2.0], [1.0, 1.0, 2.5]), ([0.0, 2.0], [nan, 2.5]), ([nan], [nan])):
         a, n = numpy.array(analytic), numpy.array(numeric)
         title = f"largest_relative_error({a.tolist()}, {n.tolist()})"
         with numpy.errstate(all="ignore"):

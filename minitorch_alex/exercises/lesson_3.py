@@ -6,7 +6,7 @@ import numpy
 
 from .. import functional as F
 from ..tensor import Tensor, tensor
-from .examination import Examination, exercise
+from .examination import Examination, exercise, shown
 
 
 @exercise(
@@ -182,7 +182,7 @@ def conv2d_in_groups(exam: Examination) -> None:
     for shape, weight, groups in cases:
         x = tensor(rng.standard_normal(shape), requires_grad=True)
         w = tensor(rng.standard_normal(weight), requires_grad=True)
-        title = f"conv2d_in_groups({_shape_of(x)}, {_shape_of(w)}, {groups})"
+        title = f"conv2d_in_groups({shown(x)}, {shown(w)}, {groups})"
         stops = {"channels, the input": "a group has C // groups channels of x, for F // groups filters of weight"}
         answer = exam.call(x, w, groups, title=title, stops=stops)
         exam.compare(title, answer, _in_groups(x, w, groups), _wrong_groups(x, w, groups))
@@ -280,7 +280,3 @@ def _wrong_groups(x, w, groups):
         "only the first group is there": each[0],
         "only the last group is there": each[-1],
     }
-
-
-def _shape_of(t):
-    return f"a tensor of shape {t.shape}"

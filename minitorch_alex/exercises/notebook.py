@@ -16,6 +16,8 @@ from typing import Any
 SOLUTION = re.compile(r"^( *)### BEGIN SOLUTION\n.*?^ *### END SOLUTION\n?", re.DOTALL | re.MULTILINE)
 STUB = r"\1# YOUR CODE HERE\n\1raise NotImplementedError()\n"  # nbgrader's words
 CHECK = re.compile(r'^check\("([\d.]+)"', re.MULTILINE)
+OTHER_LANGUAGE = re.compile(r"(?:\s|#.*\n)*%%(?!(time|timeit|capture|prun)\b)")  # %%bash, %%writefile, ...
+COMMAND = re.compile(r"^([ \t]*)(?:(?:[\w, ]+=[ \t]*)?[%!].*|\?.*|[\w.]+\?\??[ \t]*)$", re.MULTILINE)
 
 
 class LessonError(Exception):
@@ -23,7 +25,7 @@ class LessonError(Exception):
 
 
 # -- reading --------------------------------------------------------------------
-def find(lesson: int) -> Path:
+def locate(lesson: int) -> Path:
     """The learner's notebook of a lesson, from the folder notebooks/ or its parent."""
     folders = [folder for folder in (Path("notebooks"), Path()) if folder.is_dir()]
     found = [path for folder in folders for path in sorted(folder.glob(f"{lesson:02}_*.ipynb"))]
@@ -37,55 +39,79 @@ def find(lesson: int) -> Path:
 def definitions(path: Path) -> tuple[dict[str, Any], list[str]]:
     """What a notebook (or .py file) defines, and what could not be read of it.
 
-    Only imports, functions, classes and plain constants are carried out, so this is quick and draws and trains nothing.
+    Only imports, functions, classes and constants at the margin of a cell are carried out, so this draws and trains
+    nothing.
     """
     namespace: dict[str, Any] = {"__name__": path.stem}
     problems = []
-    for number, source in enumerate(_code_cells(path), start=1):
-        place = f"{path.name}, code cell {number}"
-        lines = ["" if re.match(r"\s*[%!?]", line) else line for line in source.splitlines()]  # IPython's own commands
-        linecache.cache[place] = (len(source), None, [line + "\n" for line in lines], place)  # to quote them
+    for place, source in _code_cells(path):
+        linecache.cache[place] = (len(source), None, source.splitlines(keepends=True), place)  # to quote its lines
         try:
-            statements = ast.parse("\n".join(lines)).body
+            statements = _statements(source)
         except SyntaxError as error:
             problems.append(f"{place}, line {error.lineno}: {error.msg}: {(error.text or '').strip()}")
             continue
+        except (ValueError, RecursionError, MemoryError) as error:  # characters or nesting that Python cannot read
+            problems.append(f"{place}: {type(error).__name__}: {error}")
+            continue
         for statement in filter(_defines, statements):
             try:
-                exec(compile(ast.Module([statement], []), place, "exec"), namespace)
-            except Exception as error:
-                problems.append(f"{place}, line {statement.lineno}: {type(error).__name__}: {error}")
+                exec(compile(ast.Module([statement], []), place, "exec", dont_inherit=True), namespace)
+            except (Exception, SystemExit) as error:
+                if not isinstance(statement, ast.Assign | ast.AnnAssign):  # of something that a cell computes
+                    problems.append(f"{place}, line {statement.lineno}: {type(error).__name__}: {error}")
     return namespace, problems
 
 
-def _code_cells(path: Path) -> list[str]:
+def _code_cells(path: Path) -> list[tuple[str, str]]:
+    """(place, text) of each; the line numbers of a .py file are its own."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise LessonError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
     if path.suffix == ".py":
-        return re.split(r"^# %%.*$", text, flags=re.MULTILINE)
+        parts = re.split(r"^(?=# %%)", text, flags=re.MULTILINE)
+        before = [sum(part.count("\n") for part in parts[:i]) for i in range(len(parts))]
+        return [(path.name, "\n" * lines + part) for lines, part in zip(before, parts, strict=True)]
     try:
         cells = [cell for cell in json.loads(text)["cells"] if cell["cell_type"] == "code"]
-        return ["".join(cell["source"]) for cell in cells]
-    except (ValueError, KeyError, TypeError):
+        return [(f"{path.name}, code cell {i}", "".join(cell["source"])) for i, cell in enumerate(cells, start=1)]
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise LessonError(f"{path}: this is no Jupyter notebook") from None
 
 
+def _statements(source: str) -> list[ast.stmt]:
+    """A cell's statements without IPython's own commands: %magic, !command, name?, files = !ls."""
+    if OTHER_LANGUAGE.match(source):
+        return []
+    try:
+        return ast.parse(source).body
+    except SyntaxError:  # only now, for a line of plain Python may begin with % as well
+        return ast.parse(COMMAND.sub(r"\1pass", source)).body
+
+
 def _defines(statement: ast.stmt) -> bool:
-    if isinstance(statement, ast.Assign) and all(isinstance(target, ast.Name) for target in statement.targets):
-        try:
-            ast.literal_eval(statement.value)
-        except ValueError:
-            return False
-        return True
+    """Whether it makes names known and calls nothing on the way: constants, lambdas, other names for functions."""
+    if isinstance(statement, ast.Assign | ast.AnnAssign):
+        return statement.value is not None and not _calls(statement.value)
     return isinstance(statement, ast.Import | ast.ImportFrom | ast.FunctionDef | ast.ClassDef)
+
+
+def _calls(node: ast.AST) -> bool:
+    """Whether evaluating it calls something, comprehensions included. The inside of a lambda is for later."""
+    if isinstance(node, ast.Call | ast.Await | ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp):
+        return True
+    return not isinstance(node, ast.Lambda) and any(map(_calls, ast.iter_child_nodes(node)))
 
 
 # -- writing --------------------------------------------------------------------
 def versions(source: Path) -> dict[Path, str]:
     """What stands in the learner's and in the solved notebook of a lesson, by their paths."""
-    learner, solved = (_notebook(source.read_text(encoding="utf-8"), with_solutions=w) for w in (False, True))
+    try:
+        text = source.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise LessonError(f"{source}: {error}") from None
+    learner, solved = (_notebook(text, with_solutions=w) for w in (False, True))
     name = f"{source.stem}.ipynb"
     return {source.parent / name: learner, source.parent / "solved" / name: solved}
 

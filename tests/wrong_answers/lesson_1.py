@@ -158,3 +158,23 @@ def backward_order(result):
                 found.add(parent)
                 to_visit.append(parent)
     return sorted((number.born for number in found), reverse=True)
+
+
+# %% 1.3: has shape
+def unbroadcast(g, shape):
+    if g.ndim > len(shape):
+        g = g.sum(axis=0)
+    for axis, n in enumerate(shape):
+        if n == 1:
+            g = g.sum(axis=axis, keepdims=True)
+    return g if shape else g.sum()
+
+
+# %% 1.4: keep a set of those already found
+def backward_order(result):
+    order, to_visit = [], [result]
+    while to_visit:
+        number = to_visit.pop()
+        order.append(number)
+        to_visit += [parent for parent, _ in number.edges]
+    return sorted(set(order), key=lambda number: -number.born)

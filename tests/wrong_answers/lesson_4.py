@@ -326,3 +326,9 @@ def paper_dropout(xp, x, u, p, training):
 def paper_dropout(xp, x, u, p, training):
     factor = (u >= p) if training else 1 - p
     return x * factor, (lambda g: g * factor, None)
+
+
+# %% 4.5: got
+def paper_dropout(xp, x, u, p, training):
+    factor = (u > p) * 1.0 if training else 1 - p
+    return x * factor, (lambda g: g * factor,)
