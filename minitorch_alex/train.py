@@ -15,12 +15,13 @@ import threading
 import time
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from . import backends, models, philox, plots
 from . import functional as F
 from .backends.thread_pool import usable_cores
 from .checkpoint import CheckpointError, read_checkpoint, restore, save_checkpoint
+from .command_line import OneLineParser
 from .config import Config, ConfigError, add_arguments, flag, read_file
 from .data import DataError, Dataset, Loader, Preprocessing, load
 from .nn import Module
@@ -32,13 +33,6 @@ from .tensor import Tensor, no_grad
 
 CHANGEABLE_ON_RESUME = ("epochs", "backend", "workers")
 EVALUATION_BATCH = 500
-
-
-class OneLineParser(argparse.ArgumentParser):
-    """Errors as one line, without the whole usage in front."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"train: {message} (--help explains the options)\n")
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -45,7 +45,7 @@ HOUSE = [
     "models.small",
     "models",
     "picture",
-    "checkpoint summary plots graph progress source",
+    "checkpoint summary plots graph progress source command_line",
     "config",
     "run_folder",
     # floor 6: commands

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 
+from ..command_line import OneLineParser
 from . import EXERCISES, Exercise, Mistake, check, find, hint_of, notebook, of_lesson
 from .notebook import LessonError
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Returns the exit status: 0 all right, 1 something is not solved or differs, 2 the request is wrong."""
-    parser = argparse.ArgumentParser(prog="python -m minitorch_alex.exercises", description=__doc__)
+    parser = OneLineParser(prog="python -m minitorch_alex.exercises", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     command = commands.add_parser("list", help="the exercises")
     command.set_defaults(run=lambda given: show_list())
