@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -174,6 +175,10 @@ class Module:
             t.data = t.backend.asarray(value.numpy() if isinstance(value, Tensor) else value).astype(t.dtype, copy=True)
 
     # -- showing it -------------------------------------------------------------
+    def multiply_accumulates(self, output_shape: tuple[int, ...]) -> int:
+        """How many it takes to make an output of this shape, without the batch. Layers with weights know theirs."""
+        return 0
+
     def extra_repr(self) -> str:
         """The settings to show between the brackets of its repr."""
         return ""
@@ -203,9 +208,13 @@ class Sequential(Module):
                 )
             setattr(self, str(name), layer)
 
+    def named_layers(self) -> dict[str, Module]:
+        """The modules by name, in order."""
+        return {name: layer for name, layer in self.members() if isinstance(layer, Module)}
+
     def layers(self) -> list[Module]:
         """The modules in order."""
-        return [layer for _, layer in self.members() if isinstance(layer, Module)]
+        return list(self.named_layers().values())
 
     def forward(self, x: Any) -> Any:
         for layer in self.layers():
@@ -238,6 +247,9 @@ class Linear(Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return F.linear(x, self.weight, self.bias)
+
+    def multiply_accumulates(self, output_shape: tuple[int, ...]) -> int:
+        return math.prod(output_shape) * self.in_features
 
     def extra_repr(self) -> str:
         return f"{self.in_features}, {self.out_features}" + ("" if self.bias is not None else ", bias=False")
@@ -272,6 +284,9 @@ class Conv2d(Module):
     def forward(self, x: Tensor) -> Tensor:
         return F.conv2d(x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
 
+    def multiply_accumulates(self, output_shape: tuple[int, ...]) -> int:
+        return math.prod(output_shape) * init.fan_in(self.weight.shape)
+
     def extra_repr(self) -> str:
         text = f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}"
         for name, usual in (("padding", 0), ("dilation", 1), ("groups", 1)):
@@ -284,18 +299,25 @@ class MaxPool2d(Module):
     """The largest value of each window, see functional.max_pool2d."""
 
     def __init__(
-        self, kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1, ceil_mode: bool = False
+        self,
+        kernel_size: Any,
+        stride: Any = None,
+        padding: Any = 0,
+        dilation: Any = 1,
+        ceil_mode: bool = False,
+        *,
+        ties: str = "first",
     ) -> None:
         self.kernel_size, self.stride = kernel_size, kernel_size if stride is None else stride
-        self.padding, self.dilation, self.ceil_mode = padding, dilation, ceil_mode
+        self.padding, self.dilation, self.ceil_mode, self.ties = padding, dilation, ceil_mode, ties
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.max_pool2d(x, self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode)
+        window = (self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode)
+        return F.max_pool2d(x, *window, ties=self.ties)
 
     def extra_repr(self) -> str:
-        return (
-            f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}, ceil_mode={self.ceil_mode}"
-        )
+        window = f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}"
+        return f"{window}, ceil_mode={self.ceil_mode}" + ("" if self.ties == "first" else f", ties={self.ties!r}")
 
 
 class AvgPool2d(Module):
@@ -322,6 +344,32 @@ class AvgPool2d(Module):
         return (
             f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}, ceil_mode={self.ceil_mode}"
         )
+
+
+class AdaptiveAvgPool2d(Module):
+    """Means over windows chosen so that the output has a given size, see functional.adaptive_avg_pool2d."""
+
+    def __init__(self, output_size: Any) -> None:
+        self.output_size = output_size
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.adaptive_avg_pool2d(x, self.output_size)
+
+    def extra_repr(self) -> str:
+        return f"output_size={self.output_size}"
+
+
+class ZeroPad2d(Module):
+    """Zeros around the image: (left, right, top, bottom) of them, or as many on every side."""
+
+    def __init__(self, padding: int | tuple[int, int, int, int]) -> None:
+        self.padding = padding if isinstance(padding, tuple) else (padding, padding, padding, padding)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.pad(x, self.padding)
+
+    def extra_repr(self) -> str:
+        return f"{self.padding}"
 
 
 class LocalResponseNorm(Module):
@@ -397,14 +445,14 @@ class BatchNorm2d(_BatchNorm):
 class Dropout(Module):
     """Units switched off with probability p while training, see functional.dropout. Each layer has its own stream."""
 
-    def __init__(self, p: float = 0.5) -> None:
-        self.p = probability("Dropout", p)
+    def __init__(self, p: float = 0.5, *, form: str = "torch") -> None:
+        self.p, self.form = probability("Dropout", p), form
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.dropout(x, self.p, self.training, stream=self.path or "dropout")
+        return F.dropout(x, self.p, self.training, stream=self.path or "dropout", form=self.form)
 
     def extra_repr(self) -> str:
-        return f"p={self.p}"
+        return f"p={self.p}" + ("" if self.form == "torch" else f", form={self.form!r}")
 
 
 class ReLU(Module):

@@ -1,4 +1,4 @@
-"""Pictures of a run. Each function returns a Matplotlib figure, which a notebook shows and whose `save` writes it."""
+"""Pictures of runs and networks. Each function returns a figure, which a notebook shows and whose `save` writes it."""
 
 from __future__ import annotations
 
@@ -8,10 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy
 
+from .nn import Module
+from .summary import Layer, summary
+
 if TYPE_CHECKING:
     from .picture import Picture
 
 TRAIN, TEST = "#3b6fb6", "#c8553d"
+COLORS = {"Conv": "#8fb4dd", "Pool": "#e6b8ab", "Linear": "#b9d39b"}  # by kind of layer
 
 
 def curves(log: Sequence[dict[str, Any]], classes: int) -> Picture:
@@ -64,4 +68,41 @@ def filters(weights: numpy.ndarray, title: str = "First-layer filters") -> Pictu
             picture = pictures[i].transpose(1, 2, 0) if weights.shape[1] == 3 else pictures[i, 0]
             axes.imshow(picture, cmap="gray", vmin=0, vmax=1)
     figure.suptitle(title)
+    return figure
+
+
+def architecture(network: Module, input_shape: tuple[int, ...]) -> Picture:
+    """The network as a row of blocks: what its convolutions, pools and linear layers make of an image of (C, H, W).
+
+    A block's face has the height and width of the maps, its depth grows with the logarithm of the channels. A linear
+    layer is a bar. Below stand name and channels, above height x width.
+    """
+    from matplotlib.patches import Polygon
+
+    from .picture import Picture
+
+    layers = [Layer("input", "input", tuple(input_shape), 0, 0, False)]
+    layers += [x for x in summary(network, input_shape).layers if "Pool" in x.kind or x.multiply_accumulates]
+    figure = Picture(figsize=(max(6.0, 1.05 * len(layers)), 3.2), layout="constrained")
+    axes = figure.subplots()
+    left = 0.0
+    for layer in layers:
+        maps = len(layer.output_shape) == 3
+        channels, height, width = layer.output_shape if maps else (layer.output_shape[0], 1, 1)
+        tall = math.log2(channels) / 6 if not maps else math.sqrt(height / input_shape[1])
+        wide = math.sqrt(width / input_shape[2]) if maps else 0.12
+        depth = math.log2(channels + 1) / 14 if maps else 0.05
+        face = [(left, -tall / 2), (left + wide, -tall / 2), (left + wide, tall / 2), (left, tall / 2)]
+        top = [face[3], face[2], (left + wide + depth, tall / 2 + depth), (left + depth, tall / 2 + depth)]
+        side = [face[1], (left + wide + depth, depth - tall / 2), top[2], face[2]]
+        color = next((c for kind, c in COLORS.items() if kind in layer.kind), "#dddddd")
+        for corners, shade in ((face, 1.0), (top, 0.75), (side, 0.55)):
+            axes.add_patch(Polygon(corners, facecolor=color, alpha=shade, edgecolor="#444444", lw=0.8))
+        middle = left + (wide + depth) / 2
+        axes.text(middle, -1.35, f"{layer.path}\n{channels:,}", ha="center", va="top", fontsize=8)
+        if maps:
+            axes.text(middle, tall / 2 + depth + 0.06, f"{height} x {width}", ha="center", va="bottom", fontsize=8)
+        left += max(wide + depth, 0.75) + 0.3
+    axes.set(xlim=(-0.4, left), ylim=(-2.0, 1.6))
+    axes.axis("off")
     return figure

@@ -1,7 +1,8 @@
-"""What a network consists of: one line per layer."""
+"""What a network consists of, and what it costs: a line per layer."""
 
 from __future__ import annotations
 
+import html
 from dataclasses import dataclass
 
 import numpy
@@ -9,60 +10,127 @@ import numpy
 from .nn import Module
 from .tensor import Tensor, no_grad
 
+BYTES = 4  # of a float32
+
 
 @dataclass
 class Layer:
-    """One layer that computes something itself."""
+    """One layer that computes something itself. Everything is counted for one image."""
 
     path: str
     kind: str
-    output_shape: tuple[int, ...]  # without the batch
+    output_shape: tuple[int, ...]
     parameters: int
+    multiply_accumulates: int
+    is_convolution: bool
+
+    @property
+    def activation_bytes(self) -> int:
+        """The memory that its output takes."""
+        return BYTES * int(numpy.prod(self.output_shape))
 
 
-def layers(network: Module, image_shape: tuple[int, ...]) -> list[Layer]:
-    """The layers in the order in which one image of (C, H, W) passes them."""
+@dataclass
+class Summary:
+    """The layers in the order in which an image passes them. A terminal shows a table, a notebook one in HTML."""
+
+    input_shape: tuple[int, ...]
+    layers: list[Layer]
+
+    def table(self) -> list[tuple[str, ...]]:
+        """Headings, a row per layer, the totals, and the convolutions' share of them."""
+        rows: list[tuple[str, ...]] = [("layer", "what", "output", "parameters", "multiply-acc.", "activations")]
+        rows.append(("input", "", _size(self.input_shape), "", "", ""))
+        for layer in self.layers:
+            costs = _count(layer.parameters), _count(layer.multiply_accumulates), _memory(layer.activation_bytes)
+            rows.append((layer.path, layer.kind, _size(layer.output_shape), *costs))
+        whole, parts = self.totals(self.layers), self.totals([layer for layer in self.layers if layer.is_convolution])
+        rows.append(("total", "", "", f"{whole[0]:,}", f"{whole[1]:,}", _memory(whole[2])))
+        if any(parts):
+            share = [f"{100 * part / of:.1f} %" for part, of in zip(parts, whole, strict=True)]
+            rows.append(("of it in convolutions", "", "", *share))
+        return rows
+
+    @staticmethod
+    def totals(layers: list[Layer]) -> tuple[int, int, int]:
+        """Parameters, multiply-accumulates and bytes of activations, added up."""
+        return (
+            sum(layer.parameters for layer in layers),
+            sum(layer.multiply_accumulates for layer in layers),
+            sum(layer.activation_bytes for layer in layers),
+        )
+
+    def __repr__(self) -> str:
+        rows = self.table()
+        widths = [max(len(row[i]) for row in rows) for i in range(6)]
+        lines = []
+        for row in rows:
+            left = [cell.ljust(width) for cell, width in zip(row[:2], widths[:2], strict=True)]
+            right = [cell.rjust(width) for cell, width in zip(row[2:], widths[2:], strict=True)]
+            lines.append(("  " + "  ".join(left + right)).rstrip())
+        rule = "  " + "-" * (sum(widths) + 10)
+        end = 2 + len(self.layers)
+        return "\n".join([lines[0], rule, *lines[1:end], rule, *lines[end:]])
+
+    def _repr_html_(self) -> str:  # what IPython asks for
+        rows = ["<tr>" + "".join(_cell(cell, i) for i, cell in enumerate(row)) + "</tr>" for row in self.table()]
+        return f"<table><thead>{rows[0]}</thead><tbody>{''.join(rows[1:])}</tbody></table>"
+
+
+def summary(network: Module, input_shape: tuple[int, ...]) -> Summary:
+    """Send an image of (C, H, W) through the network and note what each layer makes of it.
+
+    Multiply-accumulates are those of convolutions and linear layers. Parameters that layers share count once.
+    """
     found: list[Layer] = []
+    seen: set[Tensor] = set()
 
     def watch(path: str, module: Module) -> None:
         forward = module.forward
 
         def watched(*inputs):
             out = forward(*inputs)
-            count = sum(p.numel() for p in module.parameters())
-            found.append(Layer(path, type(module).__name__, out.shape[1:], count))
+            own = [p for p in module.parameters() if p not in seen]
+            seen.update(own)
+            cost = module.multiply_accumulates(out.shape[1:])
+            is_convolution = cost > 0 and out.ndim == 4
+            count = sum(p.numel() for p in own)
+            found.append(Layer(path, type(module).__name__, out.shape[1:], count, cost, is_convolution))
             return out
 
         module.forward = watched  # type: ignore[method-assign]
 
-    inner = [(path, m) for path, m in network.named_modules() if len(list(m.named_modules())) == 1]
+    inner: dict[Module, str] = {}  # a layer that stands in two places is watched once, under its first name
+    for path, module in network.named_modules():
+        if len(list(module.named_modules())) == 1:
+            inner.setdefault(module, path)
     modes = {m: m.training for _, m in network.named_modules()}
     try:
-        for path, module in inner:
+        for module, path in inner.items():
             watch(path, module)
         with no_grad():
-            network.eval()(Tensor(numpy.zeros((1, *image_shape), "float32")))
+            network.eval()(Tensor(numpy.zeros((1, *input_shape), "float32")))
     finally:
-        for _, module in inner:
-            del module.forward
+        for module in inner:
+            vars(module).pop("forward", None)
         for module, mode in modes.items():
             module.training = mode
-    return found
-
-
-def summary(network: Module, image_shape: tuple[int, ...]) -> str:
-    """A table of layers, output shapes and parameters, with the total."""
-    rows = [("layer", "what", "output", "parameters"), ("input", "", _size(image_shape), "")]
-    rows += [(l.path, l.kind, _size(l.output_shape), f"{l.parameters:,}") for l in layers(network, image_shape)]  # noqa: E741
-    rows.append(("total", "", "", f"{sum(p.numel() for p in network.parameters()):,}"))
-    widths = [max(len(row[i]) for row in rows) for i in range(4)]
-    lines = [
-        f"  {path:<{widths[0]}}  {kind:<{widths[1]}}  {size:>{widths[2]}}  {count:>{widths[3]}}"
-        for path, kind, size, count in rows
-    ]
-    rule = "  " + "-" * (sum(widths) + 6)
-    return "\n".join([lines[0], rule, *lines[1:-1], rule, lines[-1]])
+    return Summary(tuple(input_shape), found)
 
 
 def _size(shape: tuple[int, ...]) -> str:
     return " x ".join(str(n) for n in shape)
+
+
+def _count(n: int) -> str:
+    return f"{n:,}" if n else ""
+
+
+def _memory(n: int) -> str:
+    if n < 1024:
+        return f"{n} B"
+    return f"{n / 1024:,.1f} KiB" if n < 1024**2 else f"{n / 1024**2:,.2f} MiB"
+
+
+def _cell(text: str, column: int) -> str:
+    return f'<td style="text-align:{"left" if column < 2 else "right"}">{html.escape(text)}</td>'

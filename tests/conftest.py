@@ -8,6 +8,14 @@ import pytest
 from minitorch_alex import backends, manual_seed
 
 
+def pytest_collection_modifyitems(config, items):
+    """What is marked slow waits until it is asked for."""
+    if not config.option.markexpr:
+        for item in items:
+            if item.get_closest_marker("slow"):
+                item.add_marker(pytest.mark.skip(reason="slow: run with -m slow"))
+
+
 @pytest.fixture(params=["numpy", "numba", "cupy"])
 def backend(request):
     """Each backend in turn, made current and seeded; one that cannot be used here is skipped with the reason."""

@@ -43,9 +43,13 @@ def test_links_lead_somewhere(page):
         assert ((ROOT / page).parent / target).exists(), target
 
 
-def test_the_example_runs(capsys):
-    code = re.search(r"```python\n(.*?)```", README.read_text(), re.DOTALL)[1]
-    exec(compile(code, "README.md", "exec"), {})
+def test_the_examples_run(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    networks, engine = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
+    exec(compile(networks, "README.md", "exec"), {})
+    assert "724,406,816" in capsys.readouterr().out
+    assert [path.name for path in tmp_path.iterdir()] == ["alexnet.png"]
+    exec(compile(engine, "README.md", "exec"), {})
     shape, report = capsys.readouterr().out.splitlines()
     assert shape == "(4, 3, 3, 3)"
     assert report.endswith("all agree")

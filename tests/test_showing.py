@@ -16,7 +16,7 @@ from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 from PIL import Image
 
 import minitorch_alex.functional as F
-from minitorch_alex import no_grad, plots, progress, tensor
+from minitorch_alex import nn, no_grad, plots, progress, tensor
 from minitorch_alex.graph import LEAF, MADE, graph
 from minitorch_alex.source import source
 from minitorch_alex.tensor import Tensor
@@ -130,6 +130,31 @@ def test_pictures_leave_matplotlib_alone(tmp_path):
         assert min(image.size) > 50
     code = "import sys; import minitorch_alex.picture; print('matplotlib.pyplot' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"
+
+
+def test_a_network_is_drawn_as_blocks():
+    network = nn.Sequential(
+        {
+            "conv": nn.Conv2d(3, 8, 5),
+            "relu": nn.ReLU(),
+            "pool": nn.MaxPool2d(2),
+            "flat": nn.Flatten(),
+            "fc": nn.Linear(72, 5),
+        }
+    )
+    picture = plots.architecture(network, (3, 10, 10))
+    (axes,) = picture.axes
+    texts = [text.get_text() for text in axes.texts]
+    assert texts == ["input\n3", "10 x 10", "conv\n8", "6 x 6", "pool\n8", "3 x 3", "fc\n5"]
+    faces = [patch for patch in axes.patches if patch.get_alpha() == 1.0]
+    areas = [np.ptp(face.get_xy(), axis=0).prod() for face in faces]
+    assert areas[0] > areas[1] > areas[2]  # the maps shrink
+    colors = [to_hex(face.get_facecolor()) for face in faces]
+    assert colors[1:] == [plots.COLORS["Conv"], plots.COLORS["Pool"], plots.COLORS["Linear"]]
+    picture.draw_without_rendering()
+    extents = [text.get_window_extent() for text in axes.texts]
+    assert not any(one.overlaps(other) for i, one in enumerate(extents) for other in extents[:i])
+    assert all(picture.bbox.containsx(e.x0) and picture.bbox.containsy(e.y0) for e in extents)
 
 
 def test_source_is_what_inspect_finds():

@@ -114,8 +114,8 @@ def test_a_run_and_what_it_leaves(few_digits, tmp_path, capsys):
     assert re.search(r"^device +\S.*\d+ cores$", header, re.M)
     assert "160 training and 80 held-out images, 10 classes" in header
     assert str(out) in header
-    assert re.search(r"^ +conv1 +Conv2d +32 x 8 x 8 +832$", header, re.M)
-    assert re.search(r"^ +total +131,082$", header, re.M)
+    assert re.search(r"^ +conv1 +Conv2d +32 x 8 x 8 +832 +51,200 +8.0 KiB$", header, re.M)
+    assert re.search(r"^ +total +131,082 +1,170,432 +47.0 KiB$", header, re.M)
     assert header.count("top-1") == 2
     for name in ("curves.png", "filters.png"):
         with Image.open(out / name) as picture:

@@ -180,6 +180,13 @@ class Backend:
         columns = self.xp.where(winner[:, :, None] == taps, gy[:, :, None], gy.dtype.type(0))
         return self.col2im(columns, shape, window)
 
+    def max_pool2d_gradient_to_ties(self, gy: Array, x: Array, y: Array, window: Window) -> Array:
+        """Hand each output's whole gradient to every tap that equals the maximum."""
+        taps = window.kernel[0] * window.kernel[1]
+        values = self.im2col(x, window).reshape(*x.shape[:2], taps, *y.shape[2:])  # col2im drops what goes to padding
+        columns = self.xp.where(values == y[:, :, None], gy[:, :, None], gy.dtype.type(0))
+        return self.col2im(columns, x.shape, window)
+
     def sum_pool2d(self, x: Array, window: Window) -> Array:
         """The sum of each window; padding counts as zeros."""
         P, Q = window.output_size(*x.shape[2:])

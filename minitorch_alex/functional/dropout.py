@@ -8,22 +8,32 @@ from ._arguments import at_least, operation, probability, tensor_of
 
 
 @operation
-def dropout(input: Tensor, p: float = 0.5, training: bool = True, *, stream: str = "dropout") -> Tensor:
-    """Set each element to 0 with probability p and multiply the others by 1/(1-p), so that the expectation stays.
+def dropout(
+    input: Tensor, p: float = 0.5, training: bool = True, *, stream: str = "dropout", form: str = "torch"
+) -> Tensor:
+    """Set each element to 0 with probability p while training, and keep the expectation in one of two ways.
 
-    Outside training it does nothing. (The paper scales the other way round: 0 or 1 in training, times 1/2 in testing.)
+        form="torch"   training: kept elements times 1/(1-p)      otherwise: nothing
+        form="paper"   training: kept elements as they are        otherwise: everything times 1-p
+
     The mask is a function of the seed, the stream's name, the training step and the number of calls within it, and of
     nothing else: see minitorch_alex/philox.py. p is taken to the nearest 1/65536.
     """
     tensor_of("dropout", "input", input, at_least(0), "of any shape")
     p = probability("dropout", p)
-    if not training or p == 0:
+    if form not in ("torch", "paper"):
+        raise ValueError(f"dropout: form must be 'torch' or 'paper', not {form!r}")
+    if p == 0:
         return input
+    if not training:
+        return input if form == "torch" else input * (1 - philox.drop_threshold(p) / 65536)
     key, counter = philox.next_call(stream)
-    return _dropout(input, p=p, key=key, counter=counter)
+    return _dropout(input, p=p, key=key, counter=counter, form=form)
 
 
 @op
-def _dropout(xp, x, p, key, counter):
+def _dropout(xp, x, p, key, counter, form):
     mask = xp.dropout_mask(x.shape, p, key, counter, x.dtype)
+    if form == "paper":
+        mask = (mask != 0).astype(x.dtype)
     return x * mask, (lambda g: g * mask,)

@@ -23,6 +23,9 @@ def local_response_norm(input: Tensor, size: int, alpha: float = 1e-4, beta: flo
         Caffe's AlexNet          alpha / size    1             alpha=1e-4, k=1
         PyTorch, ONNX, here      alpha / size    1             the same
         TensorFlow               alpha           1             and size = 2*depth_radius + 1, beta = 0.5 by default
+
+    With these constants it does almost nothing to responses near 1. The paper's network sees pixels of 0..255 minus the
+    mean, whose responses are hundreds.
     """
     tensor_of("local_response_norm", "input", input, at_least(3), "(N, C, ...) with at least 3 dimensions")
     if not is_whole(size) or size < 1:

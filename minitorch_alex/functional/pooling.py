@@ -22,18 +22,23 @@ def max_pool2d(
     padding: Size = 0,
     dilation: Size = 1,
     ceil_mode: bool = False,
+    *,
+    ties: str = "first",
 ) -> Tensor:
     """The largest value of each window: (N, C, H, W) -> (N, C, P, Q), or (C, H, W) -> (C, P, Q).
 
     `stride` is the kernel size unless given. `ceil_mode` adds partial windows where pixels are left over, which is what
-    the original code and Caffe do. The first of equal values in scan order receives the gradient; NaN wins; padding
-    never does.
+    the original code and Caffe do. Of equal values the first in scan order receives the gradient, as in Caffe and
+    PyTorch, or with ties="all" each of them all of it, as in the original code. NaN wins; padding never does.
     """
     tensor_of("max_pool2d", "input", input, (3, 4), "(N, C, H, W) or (C, H, W)")
     window = pooling_window("max_pool2d", input.shape, kernel_size, stride, padding, dilation, ceil_mode)
+    if ties not in ("first", "all"):
+        raise ValueError(f"max_pool2d: ties must be 'first' or 'all', not {ties!r}")
+    pool = _max_pool2d if ties == "first" else _max_pool2d_all_ties
     if input.ndim == 3:
-        return _max_pool2d(input.unsqueeze(0), window=window).squeeze(0)
-    return _max_pool2d(input, window=window)
+        return pool(input.unsqueeze(0), window=window).squeeze(0)
+    return pool(input, window=window)
 
 
 @op
@@ -41,6 +46,12 @@ def _max_pool2d(xp, x, window):
     shape = x.shape
     y, winner = xp.max_pool2d(x, window)
     return y, (lambda gy: xp.max_pool2d_gradient(gy, winner, shape, window),)
+
+
+@op
+def _max_pool2d_all_ties(xp, x, window):
+    y, _ = xp.max_pool2d(x, window)
+    return y, (lambda gy: xp.max_pool2d_gradient_to_ties(gy, x, y, window),)
 
 
 @operation
