@@ -49,7 +49,7 @@ HOUSE = [
     "picture",
     "summary",
     "checkpoint plots graph progress source command_line",
-    "config",
+    "config torch_weights",
     "run_folder",
     # floor 6: commands
     "train pack",
