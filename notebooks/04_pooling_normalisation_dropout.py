@@ -525,7 +525,8 @@ assert (engine_test == x).all()
 # ### The gradient: the same mask
 #
 # A unit that was dropped has no influence on the result: gradient 0. One that was kept was multiplied by 2, and so is
-# its gradient. It has to be *the same* mask, not a new one, so the gradient function keeps it:
+# its gradient. It has to be *the same* mask, not a new one, so the gradient function keeps it. (In the engine's code
+# below, `form="paper"` asks for the paper's way, which leaves kept units as they are.)
 
 # %%
 ones = mt.tensor(np.ones(8), requires_grad=True)
