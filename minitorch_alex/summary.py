@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy
 
 from .nn import Module
-from .tensor import Tensor, no_grad
+from .tensor import Tensor
+from .watch import evaluating, watching
 
 BYTES = 4  # of a float32
 
@@ -85,36 +86,16 @@ def summary(network: Module, input_shape: tuple[int, ...]) -> Summary:
     found: list[Layer] = []
     seen: set[Tensor] = set()
 
-    def watch(path: str, module: Module) -> None:
-        forward = module.forward
+    def note(path: str, layer: Module, output: Tensor) -> None:
+        own = [p for p in layer.parameters() if p not in seen]
+        seen.update(own)
+        cost = layer.multiply_accumulates(output.shape[1:])
+        is_convolution = cost > 0 and output.ndim == 4
+        count = sum(p.numel() for p in own)
+        found.append(Layer(path, type(layer).__name__, output.shape[1:], count, cost, is_convolution))
 
-        def watched(*inputs):
-            out = forward(*inputs)
-            own = [p for p in module.parameters() if p not in seen]
-            seen.update(own)
-            cost = module.multiply_accumulates(out.shape[1:])
-            is_convolution = cost > 0 and out.ndim == 4
-            count = sum(p.numel() for p in own)
-            found.append(Layer(path, type(module).__name__, out.shape[1:], count, cost, is_convolution))
-            return out
-
-        module.forward = watched  # type: ignore[method-assign]
-
-    inner: dict[Module, str] = {}  # a layer that stands in two places is watched once, under its first name
-    for path, module in network.named_modules():
-        if len(list(module.named_modules())) == 1:
-            inner.setdefault(module, path)
-    modes = {m: m.training for _, m in network.named_modules()}
-    try:
-        for module, path in inner.items():
-            watch(path, module)
-        with no_grad():
-            network.eval()(Tensor(numpy.zeros((1, *input_shape), "float32")))
-    finally:
-        for module in inner:
-            vars(module).pop("forward", None)
-        for module, mode in modes.items():
-            module.training = mode
+    with evaluating(network), watching(network, note):
+        network(Tensor(numpy.zeros((1, *input_shape), "float32")))
     return Summary(tuple(input_shape), found)
 
 

@@ -34,7 +34,7 @@ HOUSE = [
     # floor 4: layers, optimizer, images
     "init",
     "nn",
-    "gradcheck optim",
+    "gradcheck optim watch",
     "data.augmentation",
     "data.dataset",
     "data.digits data.cifar10 data.loader data.photographs",
