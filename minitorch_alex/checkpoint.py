@@ -1,4 +1,5 @@
-"""Save and load a run: weights, optimizer and counters in one safetensors file, which cannot execute anything.
+"""Save and load a run: weights, optimizer, preprocessing and counters in one safetensors file, which cannot execute
+anything.
 
 A checkpoint is written to a temporary file, forced to disk and renamed, so that there is a whole one at any moment.
 """
@@ -15,20 +16,31 @@ import numpy
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from .data import Preprocessing
 from .nn import Module
 from .optim import SGD
 
 FORMAT = "minitorch_alex 1"
+CHECKPOINT = "checkpoint.safetensors"  # its name in the folder of a run
 
 
 class CheckpointError(Exception):
     """The file is no checkpoint, is damaged, or does not fit. The message says which."""
 
 
-def save_checkpoint(path: Path, network: Module, optimizer: SGD, info: dict[str, Any]) -> None:
-    """Write the network's and the optimizer's arrays, and `info` (anything that JSON can hold), to `path`."""
+def save_checkpoint(
+    path: Path,
+    network: Module,
+    optimizer: SGD | None,
+    info: dict[str, Any],
+    preprocessing: Preprocessing | None = None,
+) -> None:
+    """Write the arrays of all that is given, and `info` (anything that JSON can hold), to `path`."""
     arrays = {f"model.{name}": a for name, a in network.state_dict().items()}
-    arrays |= {f"optimizer.{name}": a for name, a in optimizer.state_dict().items()}
+    if optimizer is not None:
+        arrays |= {f"optimizer.{name}": a for name, a in optimizer.state_dict().items()}
+    if preprocessing is not None:
+        arrays |= {"preprocessing.mean": preprocessing.mean, "preprocessing.std": preprocessing.std}
     # safetensors writes whatever lies in memory, in the wrong order if an array is not contiguous
     arrays = {name: numpy.ascontiguousarray(a).reshape(a.shape) for name, a in arrays.items()}
     text = json.dumps(info)
@@ -84,11 +96,33 @@ def restore(path: Path, arrays: dict[str, numpy.ndarray], network: Module, optim
     try:
         if optimizer is not None:
             optimizer.load_state_dict(_part(arrays, "optimizer."))
-        network.load_state_dict(_part(arrays, "model."))
+        network.load_state_dict(weights_in(arrays))
     except (ValueError, TypeError) as error:
         if optimizer is not None:
             optimizer.velocity = velocity
         raise CheckpointError(f"{path}: this checkpoint belongs to another model: {error}") from None
+
+
+def is_checkpoint(path: Path) -> bool:
+    """Whether this file calls itself one of ours; PyTorch's weights come in safetensors files too."""
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return (file.metadata() or {}).get("format", "").startswith("minitorch_alex")
+    except (SafetensorError, OSError, ValueError):
+        return False
+
+
+def weights_in(arrays: dict[str, numpy.ndarray]) -> dict[str, numpy.ndarray]:
+    """A network's state dict from a checkpoint's arrays."""
+    return _part(arrays, "model.")
+
+
+def preprocessing_in(path: Path, arrays: dict[str, numpy.ndarray]) -> Preprocessing:
+    """How pixels are prepared for the network in a checkpoint."""
+    try:
+        return Preprocessing(**_part(arrays, "preprocessing."))
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"{path}: its account of the preprocessing is damaged ({error})") from None
 
 
 def _part(arrays: dict[str, numpy.ndarray], prefix: str) -> dict[str, numpy.ndarray]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from . import backends
+from .lsuv import INITIALISATIONS
 from .models import MODELS
 
 SCHEDULES = ("constant", "step", "plateau")
@@ -31,18 +32,46 @@ def _setting(default: Any, help: str, **options: Any) -> Any:
 class Config:
     """Every setting of a run, with the defaults for the digits."""
 
-    data: str = _setting("digits", "digits (embedded), cifar10 (downloaded once), or a folder with CIFAR-10 in it")
-    model: str = _setting("alexnet_small", "the network", choices=list(MODELS))
-    backend: str = _setting(
-        "auto",
-        "who computes: numpy (plain), numba (fast on a CPU), cupy (NVIDIA GPU), or auto for the best there is",
-        choices=["auto", *backends.NEEDS],
+    data: str = _setting(
+        "digits", "digits (embedded), cifar10 (downloaded once), or a folder of images", group="images"
     )
-    epochs: int = _setting(30, "how often to go through the training images")
+    held_out: float = _setting(
+        0.2, "share of the photographs of each class to hold out, where their folder has no val/; 0 for none"
+    )
+    colour: str = _setting(
+        "none",
+        "noise in the colours of the training images (AlexNet, 4.1): as far as pixels deviate (the original code), or "
+        "as the text has it, by the eigenvalue",
+        choices=["none", "deviation", "eigenvalue"],
+    )
+    workers: int = _setting(1, "threads that prepare images in the background")
+    model: str = _setting("alexnet_small", "the network", choices=list(MODELS), group="network")
+    init: str = _setting(
+        "own",
+        "initial weights: the network's own, the paper's, He's, or LSUV's, which look at the first images",
+        choices=["own", *INITIALISATIONS],
+    )
+    without: list[str] = _setting(
+        [], "leave out: response normalisation, overlap of pools, dropout, augmentation of the images",
+        choices=["lrn", "overlap", "dropout", "augmentation"],
+    )  # fmt: skip
+    activation: str = _setting("relu", "what to put in the place of ReLU", choices=["relu", "tanh", "sigmoid"])
+    init_from: str = _setting("", "begin with the weights of this run, checkpoint or PyTorch file", metavar="FILE")
+    new_head: bool = _setting(False, "with --init-from: begin the last layer anew, for other classes")
+    freeze: list[str] = _setting([], "layers that stay as they are, such as conv1,conv2", metavar="LAYER")
+    epochs: int = _setting(30, "how often to go through the training images", group="training")
     batch_size: int = _setting(32, "how many images each step looks at")
     lr: float = _setting(0.02, "learning rate: how far a step goes")
+    rates: list[str] = _setting(
+        [], "factors on the learning rate of some layers, such as fc8=10; bias=2 for all biases", metavar="LAYER=X"
+    )
     momentum: float = _setting(0.9, "how much of the last step's motion goes on")
-    weight_decay: float = _setting(0.0005, "how strongly weights are pulled towards 0 (biases are not)")
+    weight_decay: float = _setting(0.0005, "how strongly weights are pulled towards 0")
+    decay: str = _setting(
+        "weights",
+        "what is pulled: weights (the original code, Caffe), or biases and gains too (PyTorch's usual)",
+        choices=["weights", "everything"],
+    )
     sgd: str = _setting(
         "paper",
         "where the learning rate enters: the velocity (paper) or the step (torch)",
@@ -56,8 +85,13 @@ class Config:
     )
     milestones: list[int] = _setting([20, 27], "epochs after which 'step' drops the learning rate")
     patience: int = _setting(5, "epochs without progress that 'plateau' waits for")
-    seed: int = _setting(0, "start of every random choice: same seed, same run")
-    workers: int = _setting(1, "threads that prepare images in the background")
+    seed: int = _setting(0, "start of every random choice: same seed, same run", group="running")
+    backend: str = _setting(
+        "auto",
+        "who computes: numpy (plain), numba (fast on a CPU), cupy (NVIDIA GPU), or auto for the best there is",
+        choices=["auto", *backends.NEEDS],
+    )
+    tensorboard: bool = _setting(False, "also write what TensorBoard shows, into the run's folder")
 
     def check(self) -> Config:
         """Refuse values that cannot be meant. Returns itself."""
@@ -66,6 +100,13 @@ class Config:
             if kind == "list[int]":
                 sound = isinstance(value, list) and all(type(v) is int and v >= 1 for v in value)
                 _require(sound, f.name, value, "a list of whole numbers from 1 up")
+            elif kind == "list[str]":
+                sound = isinstance(value, list) and all(isinstance(v, str) and _is_unicode(v) for v in value)
+                choices = f.metadata.get("choices")
+                sound = sound and (not choices or set(value) <= set(choices)) and len(set(value)) == len(value)
+                _require(sound, f.name, value, f"a list of {', '.join(choices)}" if choices else "a list of names")
+            elif kind == "bool":
+                _require(type(value) is bool, f.name, value, "true or false")
             elif kind == "int":
                 least = 0 if f.name in ("seed", "patience") else 1
                 _require(type(value) is int and value >= least, f.name, value, f"a whole number from {least} up")
@@ -80,7 +121,23 @@ class Config:
         _require(self.seed < 2**64, "seed", self.seed, "below 2^64")
         _require(self.lr > 0, "lr", self.lr, "above 0")
         _require(self.momentum < 1, "momentum", self.momentum, "below 1")
+        _require(self.held_out < 1, "held_out", self.held_out, "below 1")
+        _require(not self.new_head or self.init_from != "", "new_head", self.new_head, "given with --init-from")
+        self.rate_factors()
         return self
+
+    def rate_factors(self) -> dict[str, float]:
+        """--rates by layer."""
+        factors = {}
+        for rate in self.rates:
+            layer, _, factor = rate.rpartition("=")
+            try:
+                factors[layer] = float(factor)
+            except ValueError:
+                factors[layer] = -1.0
+            sound = layer != "" and 0 <= factors[layer] < float("inf")
+            _require(sound, "rates", rate, "LAYER=FACTOR, with a factor from 0 up")
+        return factors
 
     def to_toml(self) -> str:
         """As a file that --config can read back."""
@@ -103,23 +160,36 @@ def flag(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
+class _Names(argparse.Action):
+    """Values that are separated by spaces or by commas."""
+
+    def __call__(self, parser: Any, namespace: argparse.Namespace, values: Any, option: str | None = None) -> None:
+        setattr(namespace, self.dest, [name for value in values for name in value.split(",") if name])
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """One option per setting. What is not given stays absent, so that a file's value can show through."""
-    kinds = {"int": int, "float": float, "str": str, "list[int]": int}
+    place: Any = parser
     for f in fields(Config):
-        default = getattr(Config(), f.name)
+        if "group" in f.metadata:
+            place = parser.add_argument_group(f.metadata["group"])
+        default, choices, kind = getattr(Config(), f.name), f.metadata.get("choices"), str(f.type)
         shown = " ".join(map(str, default)) if isinstance(default, list) else default
-        parser.add_argument(
-            flag(f.name),
-            type=kinds[str(f.type)],
-            nargs="*" if f.type == "list[int]" else None,
-            choices=f.metadata.get("choices"),
-            default=argparse.SUPPRESS,
-            metavar=None
-            if f.metadata.get("choices")
-            else {"str": "WHERE", "int": "N", "float": "X"}.get(str(f.type), "N"),
-            help=f"{f.metadata['help']} (default: {shown})".replace("%", "%%"),
-        )
+        tell_default = f" (default: {shown})" if default is not False and shown != "" else ""
+        options: dict[str, Any] = {"help": f"{f.metadata['help']}{tell_default}".replace("%", "%%")}
+        if kind == "bool":
+            options["action"] = argparse.BooleanOptionalAction
+        elif kind == "list[str]":
+            options |= {"action": _Names, "nargs": "+", "metavar": "|".join(choices) if choices else None}
+        else:
+            options["type"] = {"int": int, "float": float, "str": str, "list[int]": int}[kind]
+            options["nargs"] = "*" if kind == "list[int]" else None
+            options["choices"] = choices
+            if not choices:
+                options["metavar"] = {"str": "WHERE", "float": "X"}.get(kind, "N")
+        if "metavar" in f.metadata:
+            options["metavar"] = f.metadata["metavar"]
+        place.add_argument(flag(f.name), default=argparse.SUPPRESS, **options)
 
 
 def read_file(path: str) -> dict[str, Any]:

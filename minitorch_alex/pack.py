@@ -5,19 +5,18 @@ SRC holds CLASS/IMAGE.jpg, or train/CLASS/IMAGE.jpg and val/CLASS/IMAGE.jpg. See
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 import warnings
-from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 from .backends.thread_pool import usable_cores
-from .command_line import OneLineParser
+from .command_line import OneLineParser, printable, reported
 from .data import DataError
 from .data.packed import is_packed, pack_folder
 from .data.photographs import find_classes
-from .progress import progress_bar
+from .progress import files_bar
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -35,18 +34,14 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error("--workers must be at least 1")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about odd metadata; what cannot be read is listed in full
-        try:
-            for part in parts(given.source):
-                pack_part(given.source / part, given.out / part, given.workers, given.strict)
-            return 0
-        except DataError as error:
-            message, status = str(error), 2
-        except OSError as error:
-            message, status = f"{error.filename or given.out}: {error.strerror or error}", 2
-        except KeyboardInterrupt:
-            message, status = "interrupted; the same command goes on where it stopped", 130
-    print(f"pack: {printable(message)}", file=sys.stderr)
-    return status
+        return reported("pack", lambda: pack(given), "interrupted; the same command goes on where it stopped")
+
+
+def pack(given: argparse.Namespace) -> int:
+    """Pack what the command line names. Returns 0."""
+    for part in parts(given.source):
+        pack_part(given.source / part, given.out / part, given.workers, given.strict)
+    return 0
 
 
 def parts(source: Path) -> list[str]:
@@ -67,27 +62,12 @@ def pack_part(source: Path, out: Path, workers: int, strict: bool) -> None:
             raise DataError(f"{out}: packed already, but files were left out, see unreadable.txt in it")
         print(printable(f"{out}: packed already"))
         return
-    bar: Any = None
-    with ExitStack() as closing:
-
-        def tell(looked_at: int, of: int, left_out: str | None) -> None:
-            nonlocal bar
-            if bar is None:  # how many there are is known only now
-                bar = closing.enter_context(
-                    progress_bar(desc=printable(f"{source}"), unit=" images", total=of, initial=looked_at - 1)
-                )
-            bar.update()
-
+    with files_bar(printable(f"{source}")) as tell:
         packed, left_out = pack_folder(source, out, workers, tell, strict)
     with open(out / "unreadable.txt", encoding="utf-8") as lines:
         for line in lines:
             print(f"left out {printable(json.loads(line))}")
     print(printable(f"{out}: {packed:,} images packed, {left_out:,} left out"))
-
-
-def printable(text: str) -> str:
-    """In one line, even where a file's name holds a line break or bytes that are no text."""
-    return text if text.isprintable() else repr(text)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,8 @@ from __future__ import annotations
 import importlib.util
 import io
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 
@@ -23,6 +24,26 @@ def progress_bar(iterable: Iterable[Any] | None = None, **settings: Any) -> Any:
 
         return widget(iterable, **settings)
     return _text_in_one_place()(iterable, file=io.StringIO(), ascii=False, ncols=100, **settings)
+
+
+@contextmanager
+def files_bar(description: str) -> Iterator[Callable[[int, int, str | None], None]]:
+    """A bar over files, for what tells of each one (looked at, of, ...). How many there are is known at the first."""
+    bar: Any = None
+
+    def tell(looked_at: int, of: int, left_out: str | None) -> None:
+        nonlocal bar
+        if bar is None or bar.n >= bar.total:
+            if bar is not None:
+                bar.close()
+            bar = progress_bar(desc=description, unit=" images", total=of, initial=looked_at - 1)
+        bar.update()
+
+    try:
+        yield tell
+    finally:
+        if bar is not None:
+            bar.close()
 
 
 def _in_a_notebook() -> bool:

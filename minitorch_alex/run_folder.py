@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from .checkpoint import write_whole
+from .checkpoint import CHECKPOINT, write_whole
 from .config import Config
 
 
@@ -17,7 +17,7 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.config, self.log_file = path / "config.toml", path / "log.jsonl"
-        self.checkpoint = path / "checkpoint.safetensors"
+        self.checkpoint = path / CHECKPOINT
         self.curves, self.filters = path / "curves.png", path / "filters.png"
 
     @classmethod

@@ -427,10 +427,10 @@ def test_what_is_left_out_is_named(whole):
 def test_mean_and_covariance_are_numpys(whole):
     opened = open_packed(whole)
     exact = opened.images.astype("float64")
-    assert np.array_equal(opened.mean, exact.mean(axis=0).astype("float32"))
+    assert np.array_equal(opened.statistics.mean, exact.mean(axis=0).astype("float32"))
     pixels = exact.transpose(1, 0, 2, 3).reshape(3, -1)
-    np.testing.assert_allclose(opened.covariance, np.cov(pixels, bias=True), rtol=1e-10)
-    assert opened.covariance.dtype == "float64"
+    np.testing.assert_allclose(opened.statistics.covariance, np.cov(pixels, bias=True), rtol=1e-10)
+    assert opened.statistics.covariance.dtype == "float64"
 
 
 def test_covariance_is_exact_for_white_and_black(tmp_path):
@@ -438,8 +438,8 @@ def test_covariance_is_exact_for_white_and_black(tmp_path):
         (tmp_path / "src/a").mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (256, 256), colour).save(tmp_path / f"src/a/{name}.png")
     pack_quietly(tmp_path / "src", tmp_path / "out")
-    assert (open_packed(tmp_path / "out").covariance == 127.5**2).all()
-    assert (open_packed(tmp_path / "out").mean == 127.5).all()
+    assert (open_packed(tmp_path / "out").statistics.covariance == 127.5**2).all()
+    assert (open_packed(tmp_path / "out").statistics.mean == 127.5).all()
 
 
 @pytest.mark.parametrize("workers", [1, 4, 16])
@@ -463,7 +463,7 @@ def test_threads_work_in_parallel_and_not_far_ahead(source, tmp_path, monkeypatc
         told += 1
         farthest = max(farthest, begun - told)
 
-    monkeypatch.setattr(packed, "read_photograph", watch)
+    monkeypatch.setattr(photographs, "read_photograph", watch)
     pack_quietly(source, tmp_path / "out", workers=3, tell=tell)
     assert farthest <= 6
     assert begun == told == 21
@@ -826,13 +826,13 @@ def test_ctrl_c_and_another_try(source, whole, tmp_path, capsys):
     code = """
         import os, signal, sys
         from minitorch_alex import pack
-        from minitorch_alex.data import packed
-        packed.CHUNK, read = 4, packed.read_photograph
+        from minitorch_alex.data import packed, photographs
+        packed.CHUNK, read = 4, photographs.read_photograph
         def signalling(path):
             if path.name == "10.jpg":
                 os.kill(os.getpid(), signal.SIGINT)
             return read(path)
-        packed.read_photograph = signalling
+        photographs.read_photograph = signalling
         sys.exit(pack.main(sys.argv[1:]))
     """
     done = python(code, source, tmp_path / "out")
@@ -905,7 +905,7 @@ def test_memory_does_not_grow_with_the_number_of_files(tmp_path, monkeypatch):
             raise UnreadableError("a reason of some length, " * 4)
         return blank
 
-    monkeypatch.setattr(packed, "read_photograph", read)
+    monkeypatch.setattr(photographs, "read_photograph", read)
     monkeypatch.setattr(packed, "SIDE", 1)
     monkeypatch.setattr(packed, "IMAGE_BYTES", 3)
     peaks = []
@@ -961,10 +961,10 @@ def test_real_photographs_have_the_published_colours(extra_data, tmp_path):
     packed_, left_out = pack_quietly(extra_data / "imagenet-1k-sample", tmp_path / "out")
     opened = open_packed(tmp_path / "out")
     assert (packed_, left_out, len(opened.classes)) == (1000, 0, 1000)
-    values, vectors = np.linalg.eigh(opened.covariance)
+    values, vectors = np.linalg.eigh(opened.statistics.covariance)
     assert (np.abs((vectors * published).sum(axis=0)) > 0.99).all()
     assert values[2] > 10 * values[1] > 10 * values[0]
-    np.testing.assert_allclose(opened.mean.mean(axis=(1, 2)), [124, 117, 104], atol=6)  # ImageNet's published mean
+    np.testing.assert_allclose(opened.statistics.mean.mean(axis=(1, 2)), [124, 117, 104], atol=6)  # ImageNet's published mean
     first = lines(tmp_path / "out/files.txt")[0]
     with Image.open(extra_data / "imagenet-1k-sample" / first) as image:
         assert_near(opened.images[0], reference(image), mean=3, most=255)

@@ -43,3 +43,55 @@ class Augmentation:
         columns = numpy.where(mirrored[:, None], columns[:, ::-1], columns)
         image, channel = numpy.arange(N)[:, None, None, None], numpy.arange(C)[None, :, None, None]
         return padded[image, channel, rows[:, None, :, None], columns[:, None, None, :]]
+
+
+@dataclass(frozen=True)
+class RandomCrop:
+    """A square of size x size pixels from anywhere in the image, and perhaps its mirror image.
+
+    From 256 pixels to 224 there are 33 x 33 places, which with the mirror images makes 2,178 views of an image; the
+    paper says 2,048. (Its code drew them once for every 32 images, not for each.)
+    """
+
+    size: int
+    flip: bool = True
+
+    def __call__(self, images: numpy.ndarray, seed: int, epoch: int, indices: numpy.ndarray) -> numpy.ndarray:
+        """images (N, C, H, W), of which indices (N,) are the numbers in the data set -> (N, C, size, size)."""
+        N, C, H, W = images.shape
+        words = philox.first_words(philox.key("crops", seed), epoch, indices)
+        tops = philox.below(H - self.size + 1, words[:, 0])
+        lefts = philox.below(W - self.size + 1, words[:, 1])
+        mirrored = philox.below(2, words[:, 2]).astype(bool) & self.flip
+        crops = numpy.empty((N, C, self.size, self.size), images.dtype)
+        for crop, image, top, left, mirror in zip(crops, images, tops, lefts, mirrored, strict=True):
+            square = image[:, top : top + self.size, left : left + self.size]
+            crop[...] = square[:, :, ::-1] if mirror else square
+        return crops
+
+
+@dataclass(frozen=True)
+class CentreCrop:
+    """What stands in for RandomCrop where nothing is to be varied."""
+
+    size: int
+
+    def __call__(self, images: numpy.ndarray, seed: int, epoch: int, indices: numpy.ndarray) -> numpy.ndarray:
+        """images (N, C, H, W) -> (N, C, size, size)."""
+        return centre_crop(images, self.size)
+
+
+def centre_crop(images: numpy.ndarray, size: int) -> numpy.ndarray:
+    """The central square of images (..., H, W): (..., size, size)."""
+    top, left = ((extent - size) // 2 for extent in images.shape[-2:])
+    return images[..., top : top + size, left : left + size]
+
+
+def ten_crops(images: numpy.ndarray, size: int) -> list[numpy.ndarray]:
+    """Four corners, the centre, and their mirror images, of images (..., H, W): what the paper averages over."""
+    H, W = images.shape[-2:]
+    bottom, right = H - size, W - size
+    corners = (0, 0), (0, right), (bottom, 0), (bottom, right)
+    crops = [images[..., top : top + size, left : left + size] for top, left in corners]
+    crops.append(centre_crop(images, size))
+    return crops + [crop[..., ::-1] for crop in crops]

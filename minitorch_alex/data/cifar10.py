@@ -34,21 +34,33 @@ MIRRORS = [  # tried in this order; whatever arrives must have the checksum abov
 ]
 
 
+def is_here(folder: Path) -> bool:
+    """Whether the folder holds CIFAR-10's files, or one of the two official folders."""
+    return _find(folder) is not None
+
+
+def _find(folder: Path) -> tuple[Path, str] | None:
+    """Where the files are, and what their names end in."""
+    for place in (folder, folder / BINARY, folder / PYTHON):
+        for suffix in (".bin", ""):
+            if (place / f"{TRAIN_FILES[0]}{suffix}").is_file():
+                return place, suffix
+    return None
+
+
 def load(folder: Path) -> Dataset:
     """CIFAR-10 from a folder that holds its files, or holds one of the two official folders."""
-    for candidate in (folder, folder / BINARY, folder / PYTHON):
-        suffix = next((s for s in (".bin", "") if (candidate / f"{TRAIN_FILES[0]}{s}").is_file()), None)
-        if suffix is not None:
-            break
-    else:
+    found = _find(folder)
+    if found is None:
         raise DataError(
             f"{folder}: there are no CIFAR-10 files here ({TRAIN_FILES[0]}.bin or {TRAIN_FILES[0]}), "
-            f"nor in a folder {BINARY} or {PYTHON} inside it. Folders of ordinary image files are not read yet"
+            f"nor in a folder {BINARY} or {PYTHON} inside it"
         )
+    place, suffix = found
     read = _read_binary if suffix == ".bin" else _read_python
-    train = [read(_existing(candidate / f"{name}{suffix}")) for name in TRAIN_FILES]
+    train = [read(_existing(place / f"{name}{suffix}")) for name in TRAIN_FILES]
     images, labels = (numpy.concatenate(parts) for parts in zip(*train, strict=True))
-    test_images, test_labels = read(_existing(candidate / f"test_batch{suffix}"))
+    test_images, test_labels = read(_existing(place / f"test_batch{suffix}"))
     return Dataset(
         name="cifar10",
         classes=CLASSES,

@@ -1,45 +1,86 @@
-"""A data set in memory: training and test images as bytes, their labels, and how to turn bytes into network input."""
+"""A data set: training and test images as bytes, their labels, and how to turn bytes into network input."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Protocol
 
 import numpy
 
 from ..philox import generator, key
-from .augmentation import Augmentation
+from .augmentation import Augmentation, CentreCrop, RandomCrop, centre_crop
+from .statistics import PixelSums, Statistics
 
 
 class DataError(Exception):
     """The data asked for is not there or not what it should be. The message says what to do."""
 
 
-@dataclass
-class Preprocessing:
-    """x = (pixel - mean) / std, one mean and std per channel. It travels with the weights."""
+class Images(Protocol):
+    """Images uint8 (N, C, H, W) that may lie on a disk: an array, or what can be indexed by a slice or an array."""
 
-    mean: list[float]
-    std: list[float]
+    shape: tuple[int, int, int, int]
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, which: Any) -> numpy.ndarray: ...
+
+
+@dataclass(eq=False)
+class Preprocessing:
+    """x = (pixel - mean) / std. It travels with the weights.
+
+    The mean is one number per channel or a mean image (C, H, W), std one number per channel.
+    """
+
+    mean: numpy.ndarray
+    std: numpy.ndarray
+
+    def __post_init__(self) -> None:
+        self.mean, self.std = (_per_channel(numpy.asarray(v, "float32")) for v in (self.mean, self.std))
+        if self.mean.ndim != 3 or self.std.shape != (len(self.mean), 1, 1):
+            shapes = f"{self.mean.shape} and {self.std.shape}"
+            raise ValueError(f"Preprocessing: mean is (C,) or (C, H, W) and std (C,), not {shapes}")
+        if not (self.std > 0).all():
+            raise ValueError("Preprocessing: std must be above 0")
 
     def __call__(self, images: numpy.ndarray) -> numpy.ndarray:
         """uint8 (N, C, H, W) -> float32."""
-        shape = (1, -1, 1, 1)
-        mean, std = (numpy.array(v, "float32").reshape(shape) for v in (self.mean, self.std))
-        return (images - mean) / std
+        return (images - self.mean) / self.std
 
     @classmethod
     def of(cls, images: numpy.ndarray) -> Preprocessing:
-        """The statistics of these images. Channels that never change are left at their scale."""
-        pixels = images.reshape(*images.shape[:2], -1)
-        mean = pixels.mean(axis=(0, 2), dtype="float64")
-        square = numpy.array([(pixels[:, c].astype("float32") ** 2).mean(dtype="float64") for c in range(len(mean))])
-        std = numpy.sqrt(numpy.maximum(square - mean**2, 0))
-        return cls([round(float(m), 4) for m in mean], [round(float(s), 4) or 1.0 for s in std])
+        """Subtract the mean of these images and divide by their spread, channel by channel."""
+        return cls.standard(PixelSums.of(images).statistics())
 
-    def to_dict(self) -> dict[str, Any]:
-        """For a checkpoint; Preprocessing(**...) brings it back."""
-        return asdict(self)
+    @classmethod
+    def standard(cls, known: Statistics) -> Preprocessing:
+        """The same where the statistics are known. Channels that never change are left at their scale."""
+        std = numpy.sqrt(numpy.maximum(numpy.diag(known.covariance), 0)).round(4)
+        std[std == 0] = 1
+        return cls(known.mean.mean(axis=(1, 2), dtype="float64").round(4), std)
+
+    @classmethod
+    def centred(cls, known: Statistics, size: int) -> Preprocessing:
+        """Subtract the mean image and leave the scale at 0..255: the paper, section 2.
+
+        From a crop of size x size, wherever it is from, the centre of the mean image is subtracted, as in the code.
+        """
+        return cls(centre_crop(known.mean, size), numpy.ones(len(known.mean)))
+
+    def __repr__(self) -> str:
+        kind = "mean image" if self.mean.shape[1:] != (1, 1) else "mean"
+        mean, std = self.mean.mean(axis=(1, 2)), self.std.reshape(-1)
+        return f"Preprocessing({kind} {_numbers(mean)}, std {_numbers(std)})"
+
+
+def _per_channel(values: numpy.ndarray) -> numpy.ndarray:
+    return values.reshape(-1, 1, 1) if values.ndim == 1 else values
+
+
+def _numbers(values: numpy.ndarray) -> str:
+    return ", ".join(f"{value:.6g}" for value in values)
 
 
 @dataclass
@@ -48,16 +89,35 @@ class Dataset:
 
     name: str
     classes: list[str]
-    train_images: numpy.ndarray
+    train_images: Images
     train_labels: numpy.ndarray
-    test_images: numpy.ndarray
+    test_images: Images
     test_labels: numpy.ndarray
-    augmentation: Augmentation
+    augmentation: Augmentation | RandomCrop
+    crop: int | None = None  # the network sees squares of this size; None for whole images
+    known: Statistics | None = None  # of the training images, where it need not be computed
+    left_out: list[str] = field(default_factory=list)  # files that cannot be read, with the reason
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """(C, H, W) of every image."""
-        return self.train_images.shape[1:]
+        """(C, H, W) of what the network sees."""
+        C, H, W = self.train_images.shape[1:]
+        return (C, H, W) if self.crop is None else (C, self.crop, self.crop)
+
+    @property
+    def still(self) -> Augmentation | CentreCrop:
+        """Training images as they are, in place of `augmentation`."""
+        return Augmentation() if self.crop is None else CentreCrop(self.crop)
+
+    @property
+    def tested_on(self) -> str:
+        """What the test images are: none may have been held out."""
+        return "training images" if self.test_images is self.train_images else "held out"
+
+    @cached_property
+    def statistics(self) -> Statistics:
+        """Of the training images."""
+        return self.known or PixelSums.of(self.train_images).statistics()
 
 
 def stratified_split(labels: numpy.ndarray, test_fraction: float, seed: int) -> tuple[numpy.ndarray, numpy.ndarray]:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
 
 import numpy
 
 from .. import philox
-from .augmentation import Augmentation
-from .dataset import Preprocessing
+from .augmentation import Augmentation, CentreCrop, RandomCrop
+from .colour import ColourNoise
+from .dataset import Images, Preprocessing
 
 Batch = tuple[numpy.ndarray, numpy.ndarray]
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 class Loader:
@@ -24,14 +28,15 @@ class Loader:
 
     def __init__(
         self,
-        images: numpy.ndarray,
+        images: Images,
         labels: numpy.ndarray,
         batch_size: int,
         preprocessing: Preprocessing,
-        augmentation: Augmentation,
+        augmentation: Augmentation | RandomCrop | CentreCrop,
         seed: int,
         workers: int = 1,
         prefetch: int = 2,
+        colour: ColourNoise | None = None,
     ) -> None:
         if batch_size < 1 or workers < 1 or prefetch < 1:
             got = (batch_size, workers, prefetch)
@@ -39,6 +44,7 @@ class Loader:
         self.images, self.labels, self.batch_size = images, labels, batch_size
         self.preprocessing, self.augmentation, self.seed = preprocessing, augmentation, seed
         self.workers, self.prefetch = workers, prefetch
+        self.colour = colour.divided(preprocessing.std) if colour else None
 
     def __len__(self) -> int:
         """Batches in an epoch; the last may be smaller."""
@@ -50,22 +56,29 @@ class Loader:
 
     def batch(self, epoch: int, indices: numpy.ndarray) -> Batch:
         """Prepare the images with these numbers."""
-        images = self.augmentation(self.images[indices], self.seed, epoch, indices)
-        return self.preprocessing(images), self.labels[indices]
+        images = self.preprocessing(self.augmentation(self.images[indices], self.seed, epoch, indices))
+        if self.colour:
+            images = self.colour(images, self.seed, epoch, indices)
+        return images, self.labels[indices]
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """The batches of one epoch from number `start` on, a few of them prepared in advance."""
         order = self.order(epoch)
-        parts = iter([order[i : i + self.batch_size] for i in range(0, len(order), self.batch_size)][start:])
-        waiting: deque[Future[Batch]] = deque()
-        with ThreadPoolExecutor(self.workers, thread_name_prefix="loader") as pool:
-            try:
-                for part in parts:
-                    waiting.append(pool.submit(self.batch, epoch, part))
-                    if len(waiting) > self.prefetch:
-                        yield waiting.popleft().result()
-                while waiting:
+        parts = [order[i : i + self.batch_size] for i in range(0, len(order), self.batch_size)][start:]
+        return prefetched(lambda part: self.batch(epoch, part), parts, self.workers, self.prefetch)
+
+
+def prefetched(function: Callable[[T], R], arguments: Iterable[T], workers: int = 1, prefetch: int = 2) -> Iterator[R]:
+    """As map(function, arguments), with the next `prefetch` results computed meanwhile by background threads."""
+    waiting: deque[Future[R]] = deque()
+    with ThreadPoolExecutor(workers, thread_name_prefix="loader") as pool:
+        try:
+            for argument in arguments:
+                waiting.append(pool.submit(function, argument))
+                if len(waiting) > prefetch:
                     yield waiting.popleft().result()
-            finally:
-                for future in waiting:
-                    future.cancel()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()

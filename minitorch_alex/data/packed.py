@@ -16,8 +16,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -28,7 +27,8 @@ from zipfile import BadZipFile
 import numpy
 
 from .dataset import DataError
-from .photographs import SIDE, UnreadableError, find_classes, find_photographs, read_photograph
+from .photographs import SIDE, find_classes, find_photographs, read_all
+from .statistics import PixelSums, Statistics
 
 CHUNK = 256  # files between two records of progress
 IMAGE_BYTES = 3 * SIDE * SIDE
@@ -42,8 +42,7 @@ class Packed:
     classes: list[str]
     images: numpy.ndarray  # uint8 (N, 3, 256, 256)
     labels: numpy.ndarray  # int64 (N,)
-    mean: numpy.ndarray  # float32 (3, 256, 256)
-    covariance: numpy.ndarray  # float64 (3, 3), of RGB values 0..255
+    statistics: Statistics
 
 
 def is_packed(folder: Path) -> bool:
@@ -69,7 +68,7 @@ def open_packed(folder: Path) -> Packed:
             raise DataError(f"{folder}: labels, mean and covariance do not fit {count:,} images: pack it again")
         if not 0 <= labels.min() <= labels.max() < len(classes):
             raise DataError(f"{folder}: a label names none of the {len(classes)} classes: pack it again")
-        return Packed(classes, images, labels, mean, covariance)
+        return Packed(classes, images, labels, Statistics(mean, covariance))
     except OSError as error:
         raise DataError(f"{error.filename or folder}: {error.strerror or error}") from None
     except DAMAGED as error:
@@ -78,27 +77,12 @@ def open_packed(folder: Path) -> Packed:
 
 @dataclass
 class Progress:
-    """What has been packed so far, with the sums that mean and covariance come from (whole numbers: exact)."""
+    """What has been packed so far, with the sums that mean and covariance come from."""
 
     files: str  # a fingerprint of classes and list of files
     looked_at: int  # files, in the order of find_photographs
-    written: int  # images; the others were left out
     sizes: list[int]  # of images.u8, files.txt and unreadable.txt: what they hold beyond is not counted yet
-    total: numpy.ndarray  # uint64 (3, 256, 256): the sum of all images
-    products: numpy.ndarray  # uint64 (3, 3): the sum of products of channels over all pixels
-
-    def add(self, image: numpy.ndarray) -> None:
-        """Count one more image."""
-        self.written += 1
-        self.total += image
-        pixels = image.reshape(3, -1).astype("float64")
-        self.products += (pixels @ pixels.T).astype("uint64")  # below 2^53, so exact
-
-    def covariance(self) -> numpy.ndarray:
-        """Of the three channels, over all pixels of all images."""
-        pixels = self.written * SIDE * SIDE
-        mean = self.total.sum(axis=(1, 2)) / pixels
-        return self.products / pixels - numpy.outer(mean, mean)
+    sums: PixelSums  # of the images written
 
     def save(self, folder: Path, growing: tuple[BinaryIO, ...]) -> None:
         """Put it in the place of the last record, once everything it counts is on the disk."""
@@ -106,9 +90,9 @@ class Progress:
             file.flush()
             os.fsync(file.fileno())
         self.sizes = [os.stat(file.fileno()).st_size for file in growing]
-        about = json.dumps([self.files, self.looked_at, self.written, self.sizes])
+        about = json.dumps([self.files, self.looked_at, self.sums.count, self.sizes])
         with open(folder / "progress.tmp", "wb") as record:
-            numpy.savez(record, about=about, total=self.total, products=self.products)
+            numpy.savez(record, about=about, total=self.sums.total, products=self.sums.products)
             record.flush()
             os.fsync(record.fileno())
         os.replace(folder / "progress.tmp", folder / "progress.npz")
@@ -119,9 +103,10 @@ class Progress:
         try:
             with open(folder / "progress.npz", "rb") as file, numpy.load(file, allow_pickle=False) as saved:
                 begun_with, looked_at, written, sizes = json.loads(str(saved["about"]))
-                progress = cls(begun_with, looked_at, written, sizes, saved["total"], saved["products"])
+                sums = PixelSums(written, saved["total"], saved["products"])
+                progress = cls(begun_with, looked_at, sizes, sums)
         except FileNotFoundError:
-            return cls(files, 0, 0, [0, 0, 0], numpy.zeros((3, SIDE, SIDE), "uint64"), numpy.zeros((3, 3), "uint64"))
+            return cls(files, 0, [0, 0, 0], PixelSums.zero((3, SIDE, SIDE)))
         except DAMAGED:
             raise DataError(f"{folder / 'progress.npz'}: is damaged; remove {folder} and pack again") from None
         if progress.files != files:
@@ -157,10 +142,10 @@ def pack_folder(
             if os.stat(file.fileno()).st_size < size:
                 raise DataError(f"{file.name}: is shorter than when packing stopped; remove {out} and pack again")
             file.truncate(size)  # what was written after the last record comes again
-        if strict and progress.looked_at > progress.written:
+        if strict and progress.looked_at > progress.sums.count:
             raise DataError(f"{out}: files were left out before, see unreadable.txt; remove it and pack again")
         names = map(json.loads, islice(found, progress.looked_at, None))
-        for name, outcome in _read_all(pool, workers, source, names):
+        for name, outcome in read_all(pool, workers, source, names):
             left_out = None
             if isinstance(outcome, str):
                 left_out = f"{name}: {outcome}"
@@ -170,13 +155,13 @@ def pack_folder(
             else:
                 images.write(outcome.tobytes())
                 kept.write(_line(name))
-                progress.add(outcome)
+                progress.sums.add(outcome[None])
             progress.looked_at += 1
             if progress.looked_at % CHUNK == 0 or progress.looked_at == count:
                 progress.save(out, growing)
             tell(progress.looked_at, count, left_out)
     _finish(out, progress, classes)
-    return progress.written, count - progress.written
+    return progress.sums.count, count - progress.sums.count
 
 
 def _list_files(source: Path, classes: list[str], file: Path) -> tuple[int, str]:
@@ -197,28 +182,9 @@ def _line(what: Any) -> bytes:
     return json.dumps(what).encode() + b"\n"
 
 
-def _read_all(
-    pool: ThreadPoolExecutor, workers: int, source: Path, names: Iterator[str]
-) -> Iterator[tuple[str, numpy.ndarray | str]]:
-    """Each name with its picture, or with why it cannot be read, in order; a few ahead, so that memory stays flat."""
-
-    def read(name: str) -> tuple[str, numpy.ndarray | str]:
-        try:
-            return name, read_photograph(source / name)
-        except UnreadableError as error:
-            return name, str(error)
-
-    waiting: deque[Any] = deque()
-    while True:
-        waiting.extend(pool.submit(read, name) for name in islice(names, 2 * workers - len(waiting)))
-        if not waiting:
-            return
-        yield waiting.popleft().result()
-
-
 def _finish(out: Path, progress: Progress, classes: list[str]) -> None:
     """Write what stands beside the images; pack.json last, since it says that all is there."""
-    if not progress.written:
+    if not progress.sums.count:
         (out / "progress.npz").unlink()
         with open(out / "unreadable.txt", "rb") as lines:
             raise DataError(f"{out}: not one of {progress.looked_at:,} files can be read: {json.loads(next(lines))}")
@@ -226,8 +192,9 @@ def _finish(out: Path, progress: Progress, classes: list[str]) -> None:
     with open(out / "files.txt", "rb") as lines:
         labels = numpy.fromiter((label_of[json.loads(line).split(os.sep)[0]] for line in lines), "int64")
     numpy.save(out / "labels.npy", labels)
-    numpy.save(out / "mean.npy", (progress.total / progress.written).astype("float32"))
-    about = {"classes": classes, "images": progress.written, "covariance": progress.covariance().tolist()}
+    mean, covariance = progress.sums.statistics()
+    numpy.save(out / "mean.npy", mean.astype("float32"))
+    about = {"classes": classes, "images": progress.sums.count, "covariance": covariance.tolist()}
     (out / "pack.tmp").write_text(json.dumps(about, indent=1), encoding="utf-8")
     (out / "found.txt").unlink()
     os.replace(out / "pack.tmp", out / "pack.json")

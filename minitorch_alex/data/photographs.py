@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import stat
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy
 
@@ -103,6 +106,25 @@ def read_photograph(path: Path | str, side: int = SIDE) -> numpy.ndarray:
         raise UnreadableError(error.strerror or str(error)) from None
     except Exception as error:  # there is hardly an exception that Pillow does not raise for damaged files
         raise UnreadableError(str(error) or type(error).__name__) from None
+
+
+def read_all(
+    pool: ThreadPoolExecutor, workers: int, root: Path, names: Iterator[str]
+) -> Iterator[tuple[str, numpy.ndarray | str]]:
+    """Each name with its picture, or with why it cannot be read, in order; a few ahead, so that memory stays flat."""
+
+    def read(name: str) -> tuple[str, numpy.ndarray | str]:
+        try:
+            return name, read_photograph(root / name)
+        except UnreadableError as error:
+            return name, str(error)
+
+    waiting: deque[Any] = deque()
+    while True:
+        waiting.extend(pool.submit(read, name) for name in islice(names, 2 * workers - len(waiting)))
+        if not waiting:
+            return
+        yield waiting.popleft().result()
 
 
 def _orientation(image: Image) -> int:

@@ -16,19 +16,24 @@ ImageShape = tuple[int, int, int]
 
 
 class Entry(NamedTuple):
-    """How a network is made, and the images (C, H, W) that it takes: None if it is made to measure."""
+    """How a network is made, the images (C, H, W) that it takes (None if it is made to measure), and which pixels.
+
+    Where `centred`, they are to be 0..255 less the mean image, as the paper has them: LRN's constants are made for
+    that scale, and do almost nothing to standardised pixels.
+    """
 
     make: Callable[..., Module]
     image_shape: ImageShape | None
+    centred: bool = False
 
 
 MODELS: dict[str, Entry] = {
     "alexnet_small": Entry(alexnet_small, None),
-    "alexnet": Entry(alexnet, (3, 227, 227)),
-    "alexnet_2012": Entry(alexnet_2012, (3, 224, 224)),
-    "alexnet_ungrouped": Entry(alexnet_ungrouped, (3, 227, 227)),
-    "bvlc_alexnet": Entry(bvlc_alexnet, (3, 227, 227)),
-    "caffenet": Entry(caffenet, (3, 227, 227)),
+    "alexnet": Entry(alexnet, (3, 227, 227), centred=True),
+    "alexnet_2012": Entry(alexnet_2012, (3, 224, 224), centred=True),
+    "alexnet_ungrouped": Entry(alexnet_ungrouped, (3, 227, 227), centred=True),
+    "bvlc_alexnet": Entry(bvlc_alexnet, (3, 227, 227), centred=True),
+    "caffenet": Entry(caffenet, (3, 227, 227), centred=True),
     "torchvision_alexnet": Entry(torchvision_alexnet, (3, 224, 224)),
     "keras_valid_bn": Entry(keras_valid_bn, (3, 224, 224)),
     "keras_same_bn": Entry(keras_same_bn, (3, 227, 227)),
@@ -41,7 +46,7 @@ def build(name: str, classes: int, image_shape: ImageShape | None = None) -> Mod
     """The network called `name` for that many classes. Images of (C, H, W) must be what it takes."""
     if name not in MODELS:
         raise ValueError(f"there is no model {name!r}: choose from {', '.join(MODELS)}")
-    make, takes = MODELS[name]
+    make, takes, _ = MODELS[name]
     if takes is None:
         if image_shape is None:
             raise ValueError(f"{name} is made to measure: say the image_shape (C, H, W)")

@@ -1,0 +1,53 @@
+"""Mean image and colour covariance of many images, from sums of whole numbers: exact, whatever the order."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy
+
+AT_ONCE = 2**20  # pixels: bounds the memory
+
+
+class Statistics(NamedTuple):
+    """Of many images."""
+
+    mean: numpy.ndarray  # (C, H, W): the mean image
+    covariance: numpy.ndarray  # float64 (C, C), of the channels over all pixels
+
+
+@dataclass
+class PixelSums:
+    """What has been added up so far."""
+
+    count: int  # images
+    total: numpy.ndarray  # uint64 (C, H, W): the sum of all images
+    products: numpy.ndarray  # uint64 (C, C): the sum of products of channels over all pixels
+
+    @classmethod
+    def zero(cls, shape: tuple[int, ...]) -> PixelSums:
+        """Of no images (C, H, W) yet."""
+        return cls(0, numpy.zeros(shape, "uint64"), numpy.zeros((shape[0], shape[0]), "uint64"))
+
+    @classmethod
+    def of(cls, images: Any) -> PixelSums:
+        """Of images uint8 (N, C, H, W), an array or what can be sliced like one."""
+        sums = cls.zero(images.shape[1:])
+        step = max(1, AT_ONCE // sums.total[0].size)
+        for i in range(0, len(images), step):
+            sums.add(images[i : i + step])
+        return sums
+
+    def add(self, images: numpy.ndarray) -> None:
+        """Count more images, uint8 (N, C, H, W)."""
+        self.count += len(images)
+        self.total += images.sum(axis=0, dtype="uint64")
+        pixels = images.swapaxes(0, 1).reshape(images.shape[1], -1).astype("float64")
+        self.products += (pixels @ pixels.T).astype("uint64")  # below 2^53, so exact
+
+    def statistics(self) -> Statistics:
+        """In float64."""
+        mean_image = self.total / self.count
+        mean = mean_image.mean(axis=(1, 2))
+        return Statistics(mean_image, self.products / (self.count * mean_image[0].size) - numpy.outer(mean, mean))
