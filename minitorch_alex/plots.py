@@ -3,29 +3,39 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy
 
+from .image_plots import neighbours, predictions  # noqa: F401  (so that every figure is found here)
 from .nn import Module
 from .summary import Layer, summary
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
     from .picture import Picture
 
-TRAIN, TEST = "#3b6fb6", "#c8553d"
+TRAIN, TEST, GREY = "#3b6fb6", "#c8553d", "#888888"
 COLORS = {"Conv": "#8fb4dd", "Pool": "#e6b8ab", "Linear": "#b9d39b"}  # by kind of layer
 
 
-def curves(log: Sequence[dict[str, Any]], classes: int) -> Picture:
-    """Loss and error against epochs, from the lines of a log.jsonl."""
+def curves(log: Sequence[dict[str, Any]], classes: int, reference: dict[str, Any] | None = None) -> Picture:
+    """Loss and error against epochs, from the lines of a log.jsonl.
+
+    `reference` is drawn behind them: the median of several finished runs, dashed, in a grey band from their smallest
+    to their largest value. It is what a recipes/NAME.reference.json holds.
+    """
     from .picture import Picture
 
     epochs = [line for line in log if "test_top1" in line]
     steps = [line for line in log if "loss" in line and "test_top1" not in line]
     figure = Picture(figsize=(10, 4), layout="constrained")
     left, right = figure.subplots(1, 2)
+    if reference is not None:
+        _draw_reference(left, reference, train_loss=TRAIN, test_loss=TEST)
+        _draw_reference(right, reference, test_top1=TEST)
     if steps:
         left.plot([line["at"] for line in steps], [line["loss"] for line in steps], color=TRAIN, alpha=0.25, lw=0.8)
     number = [line["epoch"] for line in epochs]
@@ -40,11 +50,24 @@ def curves(log: Sequence[dict[str, Any]], classes: int) -> Picture:
     title = f"Error on held-out images (last top-1: {100 * (1 - epochs[-1]['test_top1']):.2f} %)" if epochs else "Error"
     right.set(xlabel="epoch", ylabel="error (%)", title=title)
     right.set_ylim(bottom=0)
-    if epochs:
+    if epochs or reference is not None:
         right.legend()
     for axes in (left, right):
         axes.grid(alpha=0.3)
     return figure
+
+
+def _draw_reference(axes: Axes, reference: dict[str, Any], **colors: str) -> None:
+    """Range and median of the runs in `reference`, for each of these values; a share that is right as an error in %."""
+    seeds, epochs = len(reference["seeds"]), reference["epochs"]
+    label: str | None = f"our runs ({seeds} seeds)" if seeds > 1 else "our run"
+    for name, color in colors.items():
+        low, median, high = (numpy.array(reference[name][kind]) for kind in ("low", "median", "high"))
+        if name.startswith("test_top"):
+            low, median, high = 100 * (1 - low), 100 * (1 - median), 100 * (1 - high)
+        axes.fill_between(epochs, low, high, color=GREY, alpha=0.3, lw=0, label=label)
+        axes.plot(epochs, median, color=color, alpha=0.6, lw=0.8, ls="--")
+        label = None  # one entry in the legend
 
 
 def filters(weights: numpy.ndarray, title: str = "First-layer filters") -> Picture:
@@ -54,20 +77,60 @@ def filters(weights: numpy.ndarray, title: str = "First-layer filters") -> Pictu
     """
     from .picture import Picture
 
+    pictures, columns = filter_pictures(weights)
+    rows = math.ceil(len(pictures) / columns)
+    figure = Picture(figsize=(0.6 * columns + 0.4, 0.6 * rows + 0.7), layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False)
+    for i, axes in enumerate(grid.flat):
+        axes.axis("off")
+        if i < len(pictures):
+            axes.imshow(pictures[i], cmap="gray", vmin=0, vmax=1)
+    figure.suptitle(title)
+    return figure
+
+
+def filter_pictures(weights: numpy.ndarray) -> tuple[numpy.ndarray, int]:
+    """What `filters` shows: pictures of 0..1, (F, R, S, 3) in colour or (F, R, S, 1) in grey, and how many in a row."""
     count = len(weights)
     about = min(16, max(1, math.ceil(math.sqrt(2 * count))))  # twice as wide as high
     columns = next((n for n in range(about, min(16, 2 * about) + 1) if count % n == 0), about)
-    rows = math.ceil(count / columns)
-    figure = Picture(figsize=(0.6 * columns + 0.4, 0.6 * rows + 0.7), layout="constrained")
-    grid = figure.subplots(rows, columns, squeeze=False)
     largest = numpy.abs(weights).reshape(count, -1).max(axis=1).reshape(-1, 1, 1, 1)
     pictures = 0.5 + weights / (2 * numpy.maximum(largest, 1e-12))
-    for i, axes in enumerate(grid.flat):
-        axes.axis("off")
-        if i < count:
-            picture = pictures[i].transpose(1, 2, 0) if weights.shape[1] == 3 else pictures[i, 0]
-            axes.imshow(picture, cmap="gray", vmin=0, vmax=1)
-    figure.suptitle(title)
+    return (pictures if weights.shape[1] == 3 else pictures[:, :1]).transpose(0, 2, 3, 1), columns
+
+
+def activations(maps: numpy.ndarray, title: str, own_scale: bool = False, most: int = 96) -> Picture:
+    """What the channels of one layer hold for one image, maps (C, H, W), as grey pictures: at most the first 96.
+
+    On a common scale, from the smallest value in black to the largest in white, they can be compared; with `own_scale`
+    each is stretched to its own range, so that faint ones can be seen.
+    """
+    from .picture import Picture
+
+    count, H, W = maps.shape
+    drawn = min(count, most)
+    about = min(drawn, math.ceil(math.sqrt(1.5 * drawn * H / W)))  # somewhat wider than high
+    columns = next((n for n in range(about, 2 * about) if drawn % n == 0), about)
+    rows = math.ceil(drawn / columns)
+    gap = math.ceil(max(H, W) / 12)
+    mosaic = numpy.full((rows * (H + gap) - gap, columns * (W + gap) - gap), numpy.nan)
+    for i, values in enumerate(maps[:drawn]):
+        top, left = (i // columns) * (H + gap), (i % columns) * (W + gap)
+        if own_scale:
+            values = (values - values.min()) / max(numpy.ptp(values), 1e-12)
+        mosaic[top : top + H, left : left + W] = values
+    figure = Picture(figsize=(8, min(6.5, 0.9 + 6.6 * mosaic.shape[0] / mosaic.shape[1])), layout="constrained")
+    axes = figure.subplots()
+    shown = axes.imshow(mosaic, cmap="gray")
+    axes.set_xticks([])
+    axes.set_yticks([(H - 1) / 2 + row * (H + gap) for row in range(rows)], [str(row * columns) for row in range(rows)])
+    axes.set(title=title, ylabel="channel")
+    axes.spines[:].set_visible(False)
+    scale = "each on its own scale from black to white" if own_scale else "all on one scale"
+    left_out = f"; {count - drawn} of {count} left out" if drawn < count else ""
+    axes.set_xlabel(f"{drawn} channel{'s' * (drawn > 1)} of {H} x {W}, {scale}{left_out}")
+    if not own_scale:
+        figure.colorbar(shown, ax=axes, fraction=0.04, pad=0.02, label="activation")
     return figure
 
 
@@ -105,4 +168,34 @@ def architecture(network: Module, input_shape: tuple[int, ...]) -> Picture:
         left += max(wide + depth, 0.75) + 0.3
     axes.set(xlim=(-0.4, left), ylim=(-2.0, 1.6))
     axes.axis("off")
+    return figure
+
+
+def time_to_error(
+    runs: Mapping[str, Sequence[tuple[Sequence[float], Sequence[float]]]], target: float, title: str
+) -> Picture:
+    """Training error (%) against epochs for two kinds of network, down to a target: the paper's Figure 1.
+
+    `runs` has (epochs, errors) of each run by kind, the first of which is drawn solid and the second dashed. Faint is a
+    run, strong the median at each epoch; a run that has ended had reached the target, so it counts as below the others.
+    """
+    from .picture import Picture
+
+    figure = Picture(figsize=(7.5, 4.5), layout="constrained")
+    axes = figure.subplots()
+    for (kind, curves), style, color in zip(runs.items(), ("-", "--"), (TRAIN, TEST), strict=True):
+        ends = sorted((epochs for epochs, _ in curves), key=len)
+        errors = numpy.zeros((len(curves), len(ends[-1])))
+        for row, (epochs, values) in zip(errors, curves, strict=True):
+            row[: len(values)] = values
+            axes.plot(epochs, values, color=color, ls=style, lw=0.9, alpha=0.4)
+        middle = ends[len(ends) // 2]  # the epochs until more than half of the runs have ended
+        median = numpy.quantile(errors, 0.5, axis=0, method="higher")[: len(middle)]
+        axes.plot(middle, median, color=color, ls=style, lw=2, label=f"{kind}: median of {len(curves)} runs")
+    axes.axhline(target, color=GREY, lw=1, label=f"{target:g} %")
+    axes.set(xlabel="epoch", ylabel="training error (%)", title=title)
+    axes.set_xlim(left=0)
+    axes.set_ylim(bottom=0)
+    axes.grid(alpha=0.3)
+    axes.legend()
     return figure

@@ -82,6 +82,8 @@ class Run:
     def save(self) -> None:
         """Write the checkpoint. The log goes to the disk first, so that it is never behind."""
         self.folder.sync_log()
+        if self.board:
+            self.board.flush()
         info = {
             "config": asdict(self.config),
             "progress": asdict(self.progress),

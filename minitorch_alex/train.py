@@ -13,6 +13,8 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -94,10 +96,7 @@ def train(run: Run) -> int:
         print(f"The run in {run.folder.path} has had {progress.epoch} epochs; a larger --epochs gives it more.")
         return 0
     loader = run.loader()
-    if config.tensorboard:
-        run.board = Board(run.folder.path / "tensorboard", run.network, run.dataset.image_shape, progress.step)
-        show_filters(run)
-    with StopRequest() as stop:
+    with StopRequest() as stop, shown_in_tensorboard(run):
         while progress.epoch < config.epochs:
             started, seen_before = time.perf_counter(), progress.seen
             finished = train_epoch(run, loader, stop)
@@ -250,6 +249,22 @@ def processor() -> str:
 def first_filters(run: Run) -> numpy.ndarray | None:
     """The weights of the first convolution (F, C, R, S), if there is one."""
     return next((p.numpy() for p in run.network.parameters() if p.ndim == 4), None)
+
+
+@contextmanager
+def shown_in_tensorboard(run: Run) -> Iterator[None]:
+    """Within it, TensorBoard can follow the run, if that is wanted."""
+    if not run.config.tensorboard:
+        yield
+        return
+    run.board = Board(run.folder.path / "tensorboard", run.network, run.dataset.image_shape, run.progress.step)
+    try:
+        for line in run.folder.log_lines() if run.board.is_new else ():  # it may be wanted only now
+            run.board.log(line)
+        show_filters(run)
+        yield
+    finally:
+        run.board.close()
 
 
 def show_filters(run: Run) -> None:

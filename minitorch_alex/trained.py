@@ -15,13 +15,15 @@ from . import models
 from .checkpoint import CHECKPOINT, CheckpointError, is_checkpoint, preprocessing_in, read_checkpoint, restore
 from .data import Images, Preprocessing, prefetched
 from .data.augmentation import centre_crop, ten_crops
+from .data.photographs import SIDE, read_photograph
 from .models import ImageShape
 from .models.ablation import ablate
-from .nn import Module
+from .nn import Linear, Module
 from .tensor import Tensor
 from .torch_weights import read_torch_weights
-from .watch import evaluating
+from .watch import activations, evaluating, watching
 
+SHIPPED = Path(__file__).parent / "pretrained" / "cifar10.safetensors"  # comes with the package
 PIXELS_AT_ONCE = 10_000_000  # in evaluation: bounds the memory
 IMAGENET = Preprocessing(  # what torchvision's networks expect
     numpy.array([123.675, 116.28, 103.53]), numpy.array([58.395, 57.12, 57.375])
@@ -38,6 +40,16 @@ class Trained:
     image_shape: ImageShape
     preprocessing: Preprocessing
     config: dict[str, Any] = field(default_factory=dict)  # the settings it was trained with, where they are known
+
+    def read(self, path: Path | str) -> numpy.ndarray:
+        """The central square of a picture in a file, in the size to take `views` of: uint8 (C, side, side).
+
+        Networks for whole small images get it in their size, those for crops of photographs with 256 pixels, those for
+        grey images with its channels averaged. Raises UnreadableError.
+        """
+        C, size, _ = self.image_shape
+        pixels = read_photograph(path, SIDE if size > SIDE // 2 else size)
+        return pixels if C == 3 else pixels.mean(axis=0, keepdims=True).round().astype("uint8")
 
     def views(self, images: numpy.ndarray, crops: int = 1) -> list[numpy.ndarray]:
         """The parts of images uint8 (N, C, H, W) that the network is to look at: the centre, or the paper's ten."""
@@ -56,6 +68,26 @@ class Trained:
         with evaluating(self.network) as network:
             scores = [network(Tensor(self.preprocessing(view))) for view in self.views(images, crops)]
             return _log_mean([F.log_softmax(s, 1).numpy() for s in scores])
+
+    def features(self, images: numpy.ndarray, layer: str | None = None) -> numpy.ndarray:
+        """What goes into the last linear layer, from the centres of images uint8 (N, C, H, W): (N, D).
+
+        Or what comes out of another layer: (N, ...). An unknown path raises KeyError.
+        """
+        x = Tensor(self.preprocessing(self.views(images)[0]))
+        if layer is not None:
+            return activations(self.network, x, layer)[layer]
+        before = found = x
+
+        def follow(path: str, module: Module, output: Tensor) -> None:
+            nonlocal before, found
+            if isinstance(module, Linear):
+                found = before  # in all of our networks each layer takes what the one before it has made
+            before = output
+
+        with evaluating(self.network) as network, watching(network, follow):
+            network(x)
+        return found.numpy()
 
 
 def _log_mean(logarithms: Sequence[numpy.ndarray]) -> numpy.ndarray:
@@ -100,9 +132,11 @@ def evaluate(
 def load_trained(path: Path | str) -> Trained:
     """The network in a run folder, a checkpoint, or a file of torchvision's weights (.pth, .safetensors).
 
-    Raises CheckpointError.
+    Where there is nothing called cifar10, that is the checkpoint that comes with the package. Raises CheckpointError.
     """
     path = Path(path)
+    if str(path) == SHIPPED.stem and not path.exists():
+        path = SHIPPED
     if path.is_dir():
         path = path / CHECKPOINT
     if not path.exists() or is_checkpoint(path):
@@ -125,7 +159,7 @@ def _from_checkpoint(path: Path) -> Trained:
         C, H, W = map(int, info["image_shape"])
         without, activation = config.get("without", []), config.get("activation", "relu")
         network = build(config["model"], len(classes), (C, H, W), without, activation)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise CheckpointError(f"{path}: a checkpoint that does not say what network it holds ({error})") from None
     restore(path, arrays, network)
     name = path.resolve().parent.name if path.name == CHECKPOINT else path.stem

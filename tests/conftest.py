@@ -1,11 +1,15 @@
-"""Fixtures: each backend in turn, and the folder of extra data."""
+"""Fixtures: each backend in turn, the folder of extra data, and small data."""
 
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
-from minitorch_alex import backends, manual_seed
+from minitorch_alex import backends, manual_seed, run
+from minitorch_alex.data import load
+from minitorch_alex.data.packed import pack_folder
 
 
 def pytest_collection_modifyitems(config, items):
@@ -35,3 +39,48 @@ def extra_data():
     if "MINITORCH_ALEX_DATA" not in os.environ:
         pytest.skip("set MINITORCH_ALEX_DATA to the folder with the extra data")
     return Path(os.environ["MINITORCH_ALEX_DATA"])
+
+
+# -- small data -----------------------------------------------------------------------
+def photograph(path: Path, shade: int) -> None:
+    """A picture of 300 x 260 pixels, smooth, so that JPEG keeps it."""
+    y, x = np.mgrid[:260, :300]
+    pixels = np.stack([(x + shade) % 256, (y + 2 * shade) % 256, np.full_like(x, shade)], axis=2)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels.astype("uint8")).save(path, quality=95)
+
+
+@pytest.fixture(scope="session")
+def plain(tmp_path_factory):
+    """cats and dogs, six photographs of each, one of which cannot be read."""
+    root = tmp_path_factory.mktemp("animals")
+    for label, name in enumerate(("cat", "dog")):
+        for i in range(6):
+            photograph(root / name / f"{i}.jpg", 40 * i + 10 * label)
+    (root / "cat" / "3.jpg").write_bytes(b"no picture")
+    return root
+
+
+@pytest.fixture(scope="session")
+def packed(plain, tmp_path_factory):
+    out = tmp_path_factory.mktemp("packed") / "animals"
+    pack_folder(plain, out, 2, lambda *_: None)
+    return out
+
+
+def keep_digits(monkeypatch, train_count: int, test_count: int) -> None:
+    """Let runs see only so many of the digits."""
+
+    def few(source, **_):
+        d = load(source)
+        d.train_images, d.train_labels = d.train_images[:train_count], d.train_labels[:train_count]
+        d.test_images, d.test_labels = d.test_images[:test_count], d.test_labels[:test_count]
+        return d
+
+    monkeypatch.setattr(run, "load", few)
+
+
+@pytest.fixture
+def few_digits(monkeypatch):
+    """160 digits to learn from, 80 to test on."""
+    keep_digits(monkeypatch, 160, 80)

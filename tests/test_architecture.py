@@ -35,24 +35,31 @@ HOUSE = [
     "init",
     "nn",
     "gradcheck optim watch",
-    "data.augmentation",
+    "lsuv",
+    "data.augmentation data.colour data.statistics",
     "data.dataset",
     "data.digits data.cifar10 data.loader data.photographs",
     "data.packed",
+    "data.folder",
     "data",
     # the package's face: what `import minitorch_alex` gives
     "",
     # floor 5: networks, and what surrounds a run
     "models.parts",
-    "models.small models.alexnet models.torchvision models.keras models.lenet",
+    "models.small models.alexnet models.torchvision models.keras models.lenet models.ablation",
     "models",
     "picture",
+    "memory",
     "summary",
-    "checkpoint plots graph progress source command_line",
-    "config torch_weights",
-    "run_folder",
+    "image_plots",
+    "checkpoint plots graph progress source",
+    "config torch_weights tensorboard",
+    "run_folder command_line trained reference",
+    "run",
+    "estimate",
     # floor 6: commands
-    "train pack",
+    "train pack evaluate predict",
+    "figures",
     "exercises.examination",
     "exercises.lesson_1 exercises.lesson_2 exercises.lesson_3 exercises.lesson_4 exercises.lesson_5",
     "exercises",
@@ -153,7 +160,7 @@ def test_importing_every_module_is_silent(tmp_path):
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
-HEAVY = "numba llvmlite cupy matplotlib torch tensorflow pooch PIL scipy requests"
+HEAVY = "numba llvmlite cupy matplotlib torch tensorflow pooch PIL scipy requests tensorboardX"
 
 
 @pytest.mark.parametrize(

@@ -964,7 +964,9 @@ def test_real_photographs_have_the_published_colours(extra_data, tmp_path):
     values, vectors = np.linalg.eigh(opened.statistics.covariance)
     assert (np.abs((vectors * published).sum(axis=0)) > 0.99).all()
     assert values[2] > 10 * values[1] > 10 * values[0]
-    np.testing.assert_allclose(opened.statistics.mean.mean(axis=(1, 2)), [124, 117, 104], atol=6)  # ImageNet's published mean
+    np.testing.assert_allclose(
+        opened.statistics.mean.mean(axis=(1, 2)), [124, 117, 104], atol=6
+    )  # ImageNet's published mean
     first = lines(tmp_path / "out/files.txt")[0]
     with Image.open(extra_data / "imagenet-1k-sample" / first) as image:
         assert_near(opened.images[0], reference(image), mean=3, most=255)

@@ -14,14 +14,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import keep_digits
 from PIL import Image
 from safetensors.numpy import load_file, save_file
 
 from minitorch_alex import backends, philox, train
+from minitorch_alex import run as run_module
+from minitorch_alex import trained as trained_module
 from minitorch_alex.checkpoint import CheckpointError, read_checkpoint, restore, save_checkpoint, write_whole
 from minitorch_alex.config import Config, ConfigError, flag, read_file
 from minitorch_alex.data import Loader, Preprocessing
 from minitorch_alex.data import load as load_data
+from minitorch_alex.run_folder import RunFolder
+from minitorch_alex.trained import Scores
 
 RESULTS = ["checkpoint.safetensors", "config.toml", "curves.png", "filters.png", "log.jsonl"]
 
@@ -46,24 +51,6 @@ def _in_an_empty_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with process_left_alone():
         yield
-
-
-def keep_digits(monkeypatch, train_count: int, test_count: int) -> None:
-    """Let runs see only so many of the digits."""
-
-    def few(source):
-        d = load_data(source)
-        d.train_images, d.train_labels = d.train_images[:train_count], d.train_labels[:train_count]
-        d.test_images, d.test_labels = d.test_images[:test_count], d.test_labels[:test_count]
-        return d
-
-    monkeypatch.setattr(train, "load", few)
-
-
-@pytest.fixture
-def few_digits(monkeypatch):
-    """160 digits to learn from, 80 to test on."""
-    keep_digits(monkeypatch, 160, 80)
 
 
 def run(*arguments: object) -> int:
@@ -112,7 +99,7 @@ def test_a_run_and_what_it_leaves(few_digits, tmp_path, capsys):
     header = shown.out
     assert "numba (NumPy arrays" in header or "numpy (" in header
     assert re.search(r"^device +\S.*\d+ cores$", header, re.M)
-    assert "160 training and 80 held-out images, 10 classes" in header
+    assert "160 training images, 80 held-out images, 10 classes" in header
     assert str(out) in header
     assert re.search(r"^ +conv1 +Conv2d +32 x 8 x 8 +832 +51,200 +8.0 KiB$", header, re.M)
     assert re.search(r"^ +total +131,082 +1,170,432 +47.0 KiB$", header, re.M)
@@ -133,12 +120,13 @@ def test_progress_bar_in_a_terminal(few_digits, capsys, monkeypatch):
 def test_evaluation_is_right(few_digits, tmp_path, monkeypatch):
     """Losses and ranks against a count by hand, also where the images do not fill the evaluation batches."""
     monkeypatch.setattr(train, "draw", lambda run: None)
-    monkeypatch.setattr(train, "EVALUATION_BATCH", 30)
+    monkeypatch.setattr(trained_module, "PIXELS_AT_ONCE", 30 * 64)
     made = []
     whole = train.finish_epoch
     monkeypatch.setattr(train, "finish_epoch", lambda run, speed: (made.append(run), whole(run, speed)))
     assert run("--epochs", 1, "--out", tmp_path / "run") == 0
     (r,) = made
+    r.network.eval()
     scores = np.concatenate(
         [
             r.network(train.Tensor(r.preprocessing(r.dataset.test_images[i : i + 1]))).numpy().astype("float64")
@@ -162,15 +150,15 @@ def test_default_folders_are_numbered(no_training, tmp_path):
 
 def test_two_runs_at_once_do_not_share_a_folder(no_training, tmp_path, monkeypatch):
     """The second starts and chooses its folder while the first is still reading its data."""
-    whole, running = train.assemble, []
+    whole, running = run_module.assemble, []
 
-    def assemble(config, folder):
+    def assemble(config, folder, tell):
         if not running:
             running.append(1)
             assert run("--seed", 2) == 0
-        return whole(config, folder)
+        return whole(config, folder, tell)
 
-    monkeypatch.setattr(train, "assemble", assemble)
+    monkeypatch.setattr(run_module, "assemble", assemble)
     assert run("--seed", 1) == 0
     folders = sorted((tmp_path / "runs").iterdir())
     assert sorted(settings_of(folder)["seed"] for folder in folders) == [1, 2]
@@ -211,7 +199,7 @@ def test_config_reads_back_whatever_the_folder_is_called(data):
 
 def test_recipe_by_name(no_training, tmp_path, monkeypatch):
     asked = []
-    monkeypatch.setattr(train, "load", lambda source: asked.append(source) or load_data("digits"))
+    monkeypatch.setattr(run_module, "load", lambda source, **_: asked.append(source) or load_data("digits"))
     assert run("--config", "cifar10", "--out", "a") == 0
     assert asked == ["cifar10"]
     assert settings_of(tmp_path / "a")["batch_size"] == 128
@@ -245,17 +233,19 @@ def test_settings_reach_the_run(monkeypatch, tmp_path):
 def test_settings_reach_the_loader(monkeypatch, tmp_path):
     got = []
 
-    def loader(*arguments):
+    def loader(*arguments, colour):
         got.extend(arguments)
         raise ConfigError("that will do")
 
-    monkeypatch.setattr(train, "Loader", loader)
+    monkeypatch.setattr(run_module, "Loader", loader)
     assert run("--batch-size", 7, "--seed", 9, "--workers", 3, "--out", "a") == 2
     images, labels, batch_size, preprocessing, augmentation, seed, workers = got
     d = load_data("digits")
     assert np.array_equal(images, d.train_images)
     assert np.array_equal(labels, d.train_labels)
-    assert preprocessing == Preprocessing.of(d.train_images)
+    expected = Preprocessing.of(d.train_images)
+    assert np.array_equal(preprocessing.mean, expected.mean)
+    assert np.array_equal(preprocessing.std, expected.std)
     assert (batch_size, augmentation, seed, workers) == (7, d.augmentation, 9, 3)
 
 
@@ -271,7 +261,7 @@ def test_help_explains_every_option(capsys):
     shown = capsys.readouterr()
     assert shown.err == ""
     for option in [*(flag(f.name) for f in fields(Config)), "--out", "--resume", "--config"]:
-        assert re.search(rf"^  {option} ", shown.out, re.M), option
+        assert re.search(rf"^  {option}[ ,]", shown.out, re.M), option
     assert "%%" not in shown.out
 
 
@@ -357,14 +347,14 @@ def test_bad_options(name, tmp_path, capsys):
 
 def test_folder_whose_name_is_no_text(capsys, monkeypatch):
     """config.toml could not hold it."""
-    monkeypatch.setattr(train, "load", lambda source: load_data("digits"))
+    monkeypatch.setattr(run_module, "load", lambda source, **_: load_data("digits"))
     refused(capsys, "--data", os.fsdecode(b"\xff"), "--out", "run")
 
 
 def test_images_too_small_for_the_model(tmp_path, capsys, monkeypatch):
     d = load_data("digits")
     d.train_images = d.train_images[:, :, :4, :4]
-    monkeypatch.setattr(train, "load", lambda source: d)
+    monkeypatch.setattr(run_module, "load", lambda source, **_: d)
     refused(capsys, "--out", "run", says="5 x 5")
 
 
@@ -478,7 +468,8 @@ class Holder:
 
 def save_again(path: Path, arrays: dict[str, np.ndarray], info: object) -> None:
     """A checkpoint that was written properly, of something else."""
-    save_checkpoint(path, Holder(arrays, "model."), Holder(arrays, "optimizer."), info)
+    preprocessing = Preprocessing(arrays["preprocessing.mean"], arrays["preprocessing.std"])
+    save_checkpoint(path, Holder(arrays, "model."), Holder(arrays, "optimizer."), info, preprocessing)
 
 
 def without(part: str, mapping: dict) -> dict:
@@ -508,7 +499,7 @@ def test_checkpoint_with_another_description(info, copy, capsys):
     refused(capsys, "--resume", "run", says=str(copy))
 
 
-@pytest.mark.parametrize("part", ["config", "progress", "schedule", "preprocessing", "classes", "image_shape"])
+@pytest.mark.parametrize("part", ["config", "progress", "schedule", "classes", "image_shape"])
 def test_checkpoint_without_a_part_of_its_description(part, copy, no_training, capsys):
     arrays, info = read_checkpoint(copy)
     for wrong in ({**info, part: None}, {**info, part: ["strange"]}, without(part, info)):
@@ -551,7 +542,7 @@ def test_run_without_its_log(copy, capsys):
 
 def test_restore_is_all_or_nothing(copy):
     arrays, _ = read_checkpoint(copy)
-    r = train.assemble(Config(backend="numpy"), train.RunFolder(Path("run")))
+    r = run_module.assemble(Config(backend="numpy"), RunFolder(Path("run")))
     before = r.network.state_dict()
     arrays["optimizer.0"] = np.zeros((2, 2), "float32")
     with pytest.raises(CheckpointError):
@@ -591,7 +582,7 @@ def test_a_full_disk_is_reported_in_one_line(few_digits, tmp_path, capsys, monke
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("minitorch_alex.train.save_checkpoint", full)
+    monkeypatch.setattr("minitorch_alex.run.save_checkpoint", full)
     assert run("--epochs", 1, "--out", "run") == 2
     assert len(capsys.readouterr().err.splitlines()) == 1
 
@@ -667,13 +658,13 @@ def test_a_broken_numba_is_passed_over_or_named(no_training, monkeypatch, capsys
     message = capsys.readouterr().err
     assert len(message.splitlines()) == 1
     assert "does not load: ImportError: Numba needs another NumPy than this" in message
-    assert "numpy (NumPy arrays" in train.choose_backend("auto")
+    assert "numpy (NumPy arrays" in run_module.choose_backend("auto")
 
 
 def test_a_network_that_turns_nan_at_the_end_of_an_epoch_is_not_saved(few_digits, tmp_path, monkeypatch, capsys):
     assert run("--epochs", "1", "--out", "run") == 0
     before = Path("run/checkpoint.safetensors").read_bytes()
-    monkeypatch.setattr(train, "evaluate", lambda *_: (float("nan"), 0.1, 0.5))
+    monkeypatch.setattr(train, "evaluate", lambda *_, **__: [Scores(float("nan"), 0.1, 0.5)])
     assert run("--resume", "run", "--epochs", "2") == 1
     assert "loss is no number" in capsys.readouterr().err
     assert Path("run/checkpoint.safetensors").read_bytes() == before
