@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy
+import threadpoolctl
 
 from . import philox
 from .tensor import Tensor
@@ -66,6 +67,21 @@ def xavier_uniform_(tensor: Tensor) -> Tensor:
     return uniform_(tensor, -bound, bound)
 
 
+def orthogonal_(tensor: Tensor) -> Tensor:
+    """Orthonormal rows, evenly distributed over all such matrices; columns, where there are more rows than columns.
+
+    The tensor counts as a matrix of its first dimension times all others. The Q of a Gaussian matrix' QR decomposition
+    is that, once R's diagonal is made positive, without which Q would depend on how LAPACK picks signs (Saxe,
+    McClelland and Ganguli, 2014; Mezzadri, 2007).
+    """
+    rows, columns = tensor.shape[0], fan_in(tensor.shape)
+    gaussian = _draw().standard_normal((rows, columns)).astype(tensor.dtype)
+    with threadpoolctl.threadpool_limits(1, user_api="blas"):  # the same however many cores there are, and not slower
+        q, r = numpy.linalg.qr(gaussian.T if rows < columns else gaussian)
+    q *= numpy.sign(numpy.diagonal(r))
+    return _fill(tensor, (q.T if rows < columns else q).reshape(tensor.shape))
+
+
 def _fill(tensor: Tensor, values: numpy.ndarray) -> Tensor:
     if tensor.dtype.kind != "f":
         raise TypeError(f"init: a tensor of {tensor.dtype} cannot be filled with fractions")
@@ -74,8 +90,13 @@ def _fill(tensor: Tensor, values: numpy.ndarray) -> Tensor:
 
 
 def initialise(network: Module, weights: Callable[[Tensor], Tensor], bias: float = 0.0) -> None:
-    """Fill every weight of two or more dimensions with `weights` and every layer's bias with one number."""
+    """Fill every weight of two or more dimensions with `weights` and every layer's bias with one number.
+
+    What is frozen (`requires_grad` is False) stays.
+    """
     for name, parameter in network.named_parameters():
+        if not parameter.requires_grad:
+            continue
         if parameter.ndim >= 2:
             weights(parameter)
         elif name.endswith("bias"):
