@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -117,12 +118,17 @@ def weights_in(arrays: dict[str, numpy.ndarray]) -> dict[str, numpy.ndarray]:
     return _part(arrays, "model.")
 
 
-def preprocessing_in(path: Path, arrays: dict[str, numpy.ndarray]) -> Preprocessing:
-    """How pixels are prepared for the network in a checkpoint."""
+def preprocessing_in(path: Path, arrays: dict[str, numpy.ndarray], image_shape: Sequence[int]) -> Preprocessing:
+    """How pixels are prepared for the network in a checkpoint, which takes images of (C, H, W)."""
     try:
-        return Preprocessing(**_part(arrays, "preprocessing."))
+        preprocessing = Preprocessing(**_part(arrays, "preprocessing."))
+        C, H, W = image_shape
     except (TypeError, ValueError) as error:
         raise CheckpointError(f"{path}: its account of the preprocessing is damaged ({error})") from None
+    if preprocessing.mean.shape not in ((C, 1, 1), (C, H, W)):
+        shape = preprocessing.mean.shape
+        raise CheckpointError(f"{path}: subtracts a mean of {shape} from images of {C} x {H} x {W}")
+    return preprocessing
 
 
 def _part(arrays: dict[str, numpy.ndarray], prefix: str) -> dict[str, numpy.ndarray]:

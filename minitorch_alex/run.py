@@ -10,13 +10,7 @@ from typing import Any
 import numpy
 
 from . import backends, models, philox
-from .checkpoint import (
-    CheckpointError,
-    preprocessing_in,
-    read_checkpoint,
-    restore,
-    save_checkpoint,
-)
+from .checkpoint import CheckpointError, preprocessing_in, read_checkpoint, restore, save_checkpoint
 from .config import Config, ConfigError, flag, read_file
 from .data import ColourNoise, Dataset, Loader, Preprocessing, load
 from .lsuv import initialise_as
@@ -132,7 +126,8 @@ def prepare_resumed(path: str, given: dict[str, Any], other: str | None, tell: T
                 f"{flag(name)} {value}: the run in {path} has {before.get(name)}, and --resume can only change "
                 + ", ".join(flag(n) for n in CHANGEABLE_ON_RESUME)
             )
-    run = assemble(Config(**{**before, **given}).check(), folder, tell, preprocessing_in(folder.checkpoint, arrays))
+    preprocessing = preprocessing_in(folder.checkpoint, arrays, info["image_shape"])
+    run = assemble(Config(**{**before, **given}).check(), folder, tell, preprocessing)
     images = description_of_images(run.dataset)
     if images != {name: info[name] for name in images}:
         raise CheckpointError(f"{folder.checkpoint}: made with other data than {run.config.data} holds now")

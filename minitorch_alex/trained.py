@@ -163,7 +163,7 @@ def _from_checkpoint(path: Path) -> Trained:
         raise CheckpointError(f"{path}: a checkpoint that does not say what network it holds ({error})") from None
     restore(path, arrays, network)
     name = path.resolve().parent.name if path.name == CHECKPOINT else path.stem
-    return Trained(name, network, classes, (C, H, W), preprocessing_in(path, arrays), config)
+    return Trained(name, network, classes, (C, H, W), preprocessing_in(path, arrays, (C, H, W)), config)
 
 
 def build(model: str, classes: int, shape: ImageShape, without: Sequence[str], activation: str) -> Module:

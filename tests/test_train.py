@@ -11,6 +11,7 @@ import tomllib
 from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -468,7 +469,7 @@ class Holder:
 
 def save_again(path: Path, arrays: dict[str, np.ndarray], info: object) -> None:
     """A checkpoint that was written properly, of something else."""
-    preprocessing = Preprocessing(arrays["preprocessing.mean"], arrays["preprocessing.std"])
+    preprocessing = SimpleNamespace(mean=arrays["preprocessing.mean"], std=arrays["preprocessing.std"])
     save_checkpoint(path, Holder(arrays, "model."), Holder(arrays, "optimizer."), info, preprocessing)
 
 
@@ -505,6 +506,14 @@ def test_checkpoint_without_a_part_of_its_description(part, copy, no_training, c
     for wrong in ({**info, part: None}, {**info, part: ["strange"]}, without(part, info)):
         save_again(copy, arrays, wrong)
         refused(capsys, "--resume", "run")
+
+
+@pytest.mark.parametrize("mean", [np.zeros((2, 1, 1)), np.zeros((1, 3, 3)), np.zeros((1, 1))], ids=["C", "HW", "ndim"])
+def test_checkpoint_with_another_preprocessing(mean, copy, no_training, capsys):
+    arrays, info = read_checkpoint(copy)
+    std = np.ones((len(mean), 1, 1))
+    save_again(copy, {**arrays, "preprocessing.mean": mean.astype("float32"), "preprocessing.std": std}, info)
+    refused(capsys, "--resume", "run", says="mean")
 
 
 @pytest.mark.parametrize("text", ["", "{", "[}"])
