@@ -205,7 +205,10 @@ def assemble(
         Progress(), backend_note,
     )  # fmt: skip
     if config.init != "own" and not resumed:
-        initialise_as(network, config.init, first_images(run) if config.init == "lsuv" else None)
+        try:
+            initialise_as(network, config.init, first_images(run) if config.init == "lsuv" else None)
+        except ValueError as error:
+            raise ConfigError(f"--init {config.init}: {error}") from None
     if source:
         take_weights(run, source)
     return run
