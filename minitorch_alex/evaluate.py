@@ -70,7 +70,7 @@ def images_for(trained: list[Trained], given: argparse.Namespace, tell: Tell) ->
     dataset = load(data, crop=max(t.image_shape[1] for t in trained), held_out=held_out, tell=tell)
     for path, t in zip(given.trained, trained, strict=True):
         nameless = not t.config  # PyTorch's weights: taken to be in the order of the folders' names
-        if len(t.classes) != len(dataset.classes) or not nameless and t.classes != dataset.classes:
+        if len(t.classes) != len(dataset.classes) or (not nameless and t.classes != dataset.classes):
             raise ConfigError(
                 f"{path}: its {len(t.classes)} classes ({t.classes[0]}, ...) are not the {len(dataset.classes)} of "
                 f"{data} ({dataset.classes[0]}, ...)"

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy
 
+from . import memory
 from .nn import Module
 from .tensor import Tensor
 from .watch import evaluating, watching
@@ -37,6 +38,11 @@ class Summary:
 
     input_shape: tuple[int, ...]
     layers: list[Layer]
+    network: Module
+
+    def training_bytes(self, batch_size: int) -> int:
+        """The memory that a training step on so many images takes at its peak: predicted, see memory.py."""
+        return memory.peak(self.network, self.input_shape, batch_size).total
 
     def table(self) -> list[tuple[str, ...]]:
         """Headings, a row per layer, the totals, and the convolutions' share of them."""
@@ -96,7 +102,7 @@ def summary(network: Module, input_shape: tuple[int, ...]) -> Summary:
 
     with evaluating(network), watching(network, note):
         network(Tensor(numpy.zeros((1, *input_shape), "float32")))
-    return Summary(tuple(input_shape), found)
+    return Summary(tuple(input_shape), found, network)
 
 
 def _size(shape: tuple[int, ...]) -> str:

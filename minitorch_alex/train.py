@@ -20,16 +20,16 @@ from typing import Any
 
 import numpy
 
+from . import backends, memory, models, philox, plots
 from . import functional as F
-from . import philox, plots
 from .backends.thread_pool import usable_cores
 from .command_line import OneLineParser, printable, reported
-from .config import add_arguments
-from .data import Loader
+from .config import Config, ConfigError, add_arguments
+from .data import Loader, load
 from .estimate import estimate
 from .progress import files_bar, progress_bar
 from .reference import reference_for
-from .run import Run, prepare_new, prepare_resumed, settings
+from .run import PHOTOGRAPH, Run, choose_backend, prepare_new, prepare_resumed, settings
 from .summary import summary
 from .tensor import Tensor
 from .tensorboard import Board
@@ -75,7 +75,8 @@ def obey(given: dict[str, Any]) -> int:
     out, resume, file = given.pop("out"), given.pop("resume"), given.pop("config")
     only_estimate, only_memory = given.pop("estimate"), given.pop("memory")
     if only_memory:
-        raise NotImplementedError
+        print(memory_of_a_step(settings(given, file)))
+        return 0
     with files_bar("looking at the photographs") as tell:
         if only_estimate:
             print(estimate(settings(given, file), take_step, tell))
@@ -187,6 +188,21 @@ def warn_if_nothing_is_learnt(run: Run, train_loss: float) -> None:
     if stuck and not run.warned:
         run.warned = True
         print(CHECKLIST.format(loss=train_loss, nothing=knowing_nothing), file=sys.stderr, flush=True)
+
+
+def memory_of_a_step(config: Config) -> str:
+    """--memory. Of networks for photographs with 1000 classes, of others for the images that they are to learn."""
+    choose_backend(config.backend)
+    classes, shape = 1000, models.MODELS[config.model].image_shape
+    if shape is None:
+        dataset = load(config.data, crop=PHOTOGRAPH, held_out=config.held_out)
+        classes, shape = len(dataset.classes), dataset.image_shape
+    try:
+        told = memory.report(config.model, classes, shape, config.batch_size, backends.current().name)
+    except (RuntimeError, MemoryError) as error:
+        raise ConfigError(f"--memory: {error}") from None
+    C, H, W = shape
+    return f"{config.model}, {classes:,} classes, {config.batch_size} images of {C} x {H} x {W}\n{told}"
 
 
 # -- telling and stopping -------------------------------------------------------

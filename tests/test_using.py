@@ -389,3 +389,11 @@ def test_tensorboard_follows_a_run_that_is_stopped(few_digits):
     logged = [line for line in log_of(Path("run")) if "loss" in line]
     assert list(steps) == [line["step"] for line in logged]
     np.testing.assert_allclose(losses, [line["loss"] for line in logged], rtol=1e-6)
+
+
+def test_memory_of_a_step(capsys):
+    assert run("--memory", "--batch-size", 8, "--backend", "numpy") == 0
+    shown = capsys.readouterr().out
+    assert shown.startswith("alexnet_small, 10 classes, 8 images of 1 x 8 x 8\npeak of one step: ")
+    assert "predicted" in shown
+    assert not Path("runs").exists()

@@ -1,0 +1,235 @@
+"""The memory that one training step takes at its peak: predicted from the tape, and measured in a process of its own.
+
+A step is what train does: forward pass, cross entropy, backward(), SGD in the paper's form with momentum and decay.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import inspect
+import json
+import math
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy
+
+from . import backends, models
+from . import functional as F
+from .backends.numpy_backend import Backend
+from .models import ImageShape
+from .nn import Module
+from .optim import SGD
+from .tensor import Tensor, ancestors
+
+MEBIBYTE = 1024**2
+M_MMAP_THRESHOLD = -3  # glibc's malloc.h
+IN_A_NEW_PROCESS = """
+import json, sys
+from minitorch_alex.memory import measure
+print(json.dumps(measure(*json.loads(sys.argv[1]))))
+"""
+
+
+class Moment(NamedTuple):
+    """What is alive at one moment of a training step, in bytes."""
+
+    name: str
+    weights: int
+    velocities: int
+    images: int  # the batch itself
+    kept: int  # by the tape, for gradients that are still to be computed
+    gradients: int  # of weights, finished; and of activations, under way
+    buffers: int  # what the backend or the optimizer needs while it works
+
+    @property
+    def total(self) -> int:
+        return sum(self[1:])
+
+    def __str__(self) -> str:
+        parts = (self.weights, self.velocities, self.images, self.kept, self.gradients, self.buffers)
+        names = ("weights", "velocities", "images", "kept for backward", "gradients", "buffers")
+        return ", ".join(f"{name} {_mib(part)}" for name, part in zip(names, parts, strict=True))
+
+
+# -- predicted ------------------------------------------------------------------
+def peak(network: Module, input_shape: tuple[int, ...], batch_size: int) -> Moment:
+    """The moment at which a training step on images of (C, H, W) holds most, worked out without taking the step.
+
+    Every moment's memory is a straight line in the size of the batch, and two small batches give the line: a network is
+    only sent 2 and then 3 images, forward. It stays as it was, but for the place in the streams of dropout masks.
+    """
+    modes = {module: module.training for _, module in network.named_modules()}
+    averages = {buffer: buffer.data for _, buffer in network.named_buffers()}
+    network.train()
+    try:
+        of_two, of_three = (list(_moments(network, input_shape, n)) for n in (2, 3))
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+        for buffer, data in averages.items():
+            buffer.data = data
+    moments = []
+    for two, three in zip(of_two, of_three, strict=True):
+        line = (a + (b - a) * (batch_size - 2) for a, b in zip(two[1:], three[1:], strict=True))
+        moments.append(Moment(two.name, *line))
+    return max(moments, key=lambda moment: moment.total)
+
+
+def _moments(network: Module, input_shape: tuple[int, ...], batch_size: int) -> Iterator[Moment]:
+    """The end of the forward pass, each operation that backward() passes, and the optimizer's step.
+
+    An array that the tape keeps is alive until backward() has passed the oldest operation that holds it: the one whose
+    value it is, or one whose gradient functions mention it. An operation's gradient is alive from the moment when the
+    first of those computed from it is passed until it is passed itself; a weight's stays.
+    """
+    images = Tensor(numpy.zeros((batch_size, *input_shape), "float32"))
+    loss = F.cross_entropy(network(images), numpy.zeros(batch_size, "int64"))
+    tape = sorted(ancestors(loss), key=lambda t: t.born)
+    columns = {t: _column_buffers(t) for t in tape if t.made_by == "conv2d"}
+    kept_by_threads = max((for_good for for_good, _ in columns.values()), default=0)
+    weights = {id(_whole(p.data)): p.data.nbytes for p in network.parameters()}
+    trained = [p.data.nbytes for p in network.parameters() if p.requires_grad]
+    counted_elsewhere = {id(_whole(images.data)), *weights}
+
+    kept: dict[int, tuple[int, int]] = {}  # by array: the place on the tape of its oldest holder, and bytes
+    for place, t in reversed(list(enumerate(tape))):
+        held = [t.data, *(value for _, gradient_of in t.edges or () for value in _mentioned(gradient_of).values())]
+        for array in (_whole(value) for value in held if hasattr(value, "nbytes")):
+            if id(array) not in counted_elsewhere:
+                kept[id(array)] = place, array.nbytes
+
+    def moment(name: str, place: int, gradients: int, buffers: int) -> Moment:
+        still_kept = sum(size for oldest, size in kept.values() if oldest <= place)
+        always = sum(weights.values()), sum(trained), images.data.nbytes
+        return Moment(name, *always, still_kept, gradients, buffers + kept_by_threads)
+
+    yield moment("the end of the forward pass", len(tape), 0, 0)
+    gradients = {loss: loss.data.nbytes}
+    for place, t in reversed(list(enumerate(tape))):
+        if t.edges:
+            gradients.update({parent: parent.data.nbytes for parent, _ in t.edges})
+            yield moment(f"the gradient of {t.made_by}", place, sum(gradients.values()), columns.get(t, (0, 0))[1])
+            del gradients[t]
+    largest = max(trained, default=0)  # `p.data + v` is there before the old p.data goes
+    yield moment("the optimizer's step", -1, sum(trained), largest)
+
+
+def _mentioned(function: Callable) -> dict[str, Any]:
+    """By name, what a function keeps alive of the one in which it was defined."""
+    if not inspect.isfunction(function):
+        return {}
+    return dict(zip(function.__code__.co_freevars, (c.cell_contents for c in function.__closure__ or ()), strict=True))
+
+
+def _whole(array: Any) -> Any:
+    """The array whose memory this one is a view of, or itself."""
+    while hasattr(getattr(array, "base", None), "nbytes"):
+        array = array.base
+    return array
+
+
+def _column_buffers(conv: Tensor) -> tuple[int, int]:
+    """Bytes that a convolution needs for columns (im2col) in its gradient: (kept by the threads for good, passing).
+
+    A backend with a pool of threads has in each of them the columns and the outputs of one image (of small ones several
+    at a time, which then fill no more than its cache), and each adds up the gradient of the weights for its own images,
+    before these are added up. The reference has the columns of the whole batch, and to multiply them lays out one
+    group's columns and outputs once more. Others are taken to need nothing.
+    """
+    backend, known = conv.backend, {}
+    for _, gradient_of in conv.edges or ():
+        known.update(_mentioned(gradient_of))
+    if "w" not in known:  # only the bias is trained
+        return 0, 0
+    w, groups, output = known["w"], known["groups"], conv.data[0]
+    columns = groups * math.prod(w.shape[1:]) * math.prod(output.shape[1:]) * output.itemsize
+    if hasattr(backend, "pool"):
+        return backend.pool.threads * (columns + output.nbytes), (backend.pool.threads + 1) * w.nbytes
+    is_reference = type(backend).conv2d_weight_gradient is Backend.conv2d_weight_gradient
+    return 0, len(conv.data) * (columns + (columns + output.nbytes) // groups) if is_reference else 0
+
+
+# -- measured -------------------------------------------------------------------
+def report(model: str, classes: int, image_shape: ImageShape, batch_size: int, backend: str) -> str:
+    """Take one training step of this network in a process of its own and tell its peak, measured and predicted."""
+    request = json.dumps([model, classes, image_shape, batch_size, backend])
+    done = subprocess.run([sys.executable, "-c", IN_A_NEW_PROCESS, request], capture_output=True, text=True)
+    if done.returncode < 0:
+        raise MemoryError(f"the step was ended by signal {-done.returncode}: probably the memory did not suffice")
+    if done.returncode:
+        raise RuntimeError(f"the step could not be taken: {''.join(done.stderr.splitlines()[-1:])}")
+    measured, parts = json.loads(done.stdout)
+    predicted = Moment(*parts)
+    known = (
+        "cannot be measured here: only Linux tells it, in /proc"
+        if measured is None
+        else f"{_mib(measured)} MiB measured"
+    )
+    return f"peak of one step: {known}; {_mib(predicted.total)} MiB predicted, at {predicted.name} ({predicted})"
+
+
+def measure(
+    model: str, classes: int, image_shape: ImageShape, batch_size: int, backend: str
+) -> tuple[int | None, Moment]:
+    """(bytes, what was predicted) for the peak of one training step, taken in this process, which should be a new one.
+
+    Measured is the largest resident memory during the step less that before the network was built, so that weights and
+    velocities count. By then everything is imported, and a tiny network has taken a step: what the compiler of kernels
+    needs is not the step's. The network takes its own first step on 2 images, for only then it has velocities. None
+    where the system does not tell.
+    """
+    give_back_freed_memory()
+    backends.use(backend)
+    tiny = models.build("alexnet_small", 2, (3, 16, 16))
+    _step(tiny, _optimizer(tiny), (3, 16, 16), 2)
+    before = _status("VmRSS")
+    C, H, W = image_shape  # JSON has made a list of it
+    network = models.build(model, classes, (C, H, W))
+    optimizer = _optimizer(network)
+    _step(network, optimizer, image_shape, 2)
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")  # the peak so far is forgotten, see Linux' proc_pid_clear_refs(5)
+    _step(network, optimizer, image_shape, batch_size)
+    after = _status("VmHWM")
+    measured = None if before is None or after is None else after - before
+    return measured, peak(network, image_shape, batch_size)
+
+
+def give_back_freed_memory() -> None:
+    """Have the C library give every freed array of 4 MiB or more back to the system at once.
+
+    glibc by itself raises this limit to the size of what was freed, up to 32 MiB, and then keeps a step's arrays in
+    stock, in pieces: alexnet at batch 8 then takes 960 MiB instead of 880. Other C libraries are left as they are.
+    """
+    with suppress(OSError, AttributeError, TypeError):
+        ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, 4 * MEBIBYTE)
+
+
+def _optimizer(network: Module) -> SGD:
+    return SGD(network.parameters(), lr=1e-4, momentum=0.9, weight_decay=5e-4, form="paper")
+
+
+def _step(network: Module, optimizer: SGD, image_shape: tuple[int, ...], batch_size: int) -> None:
+    """One training step on noise."""
+    images = numpy.random.default_rng(0).standard_normal((batch_size, *image_shape), "float32")
+    optimizer.zero_grad()
+    F.cross_entropy(network(Tensor(images)), numpy.zeros(batch_size, "int64")).backward()
+    optimizer.step()
+
+
+def _status(field: str) -> int | None:
+    """A line of /proc/self/status, in bytes: VmRSS is the memory that this process has now, VmHWM the most it had."""
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{field}:")), None)
+
+
+def _mib(size: int) -> str:
+    return f"{size / MEBIBYTE:,.0f}"
