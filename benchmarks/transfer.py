@@ -26,7 +26,7 @@ from minitorch_alex.trained import Trained, evaluate
 from .machine import machine
 
 RESULT = Path(__file__).parent / "results" / "transfer.json"
-KNOWN, EPOCHS, BATCH, RATE = 7, 6, 128, 0.02
+KNOWN, EPOCHS, BATCH, RATE = 7, 4, 128, 0.02
 IMAGES, SEEDS, STEPS, HEAD_RATE = 20, 5, 300, 0.01
 
 
