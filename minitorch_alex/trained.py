@@ -48,12 +48,22 @@ class Trained:
         grey images with its channels averaged. Raises UnreadableError.
         """
         C, size, _ = self.image_shape
-        pixels = read_photograph(path, SIDE if size > SIDE // 2 else size)
+        pixels = read_photograph(path, size if self.takes_whole_images else SIDE)
         return pixels if C == 3 else pixels.mean(axis=0, keepdims=True).round().astype("uint8")
 
+    @property
+    def takes_whole_images(self) -> bool:
+        """Whether it sees small images, and not crops of photographs."""
+        return self.image_shape[1] <= SIDE // 2
+
     def views(self, images: numpy.ndarray, crops: int = 1) -> list[numpy.ndarray]:
-        """The parts of images uint8 (N, C, H, W) that the network is to look at: the centre, or the paper's ten."""
+        """The parts of images uint8 (N, C, H, W) that the network is to look at: the centre, or the paper's ten.
+
+        Photographs for a network that takes small images are scaled to their size instead.
+        """
         size = self.image_shape[1]
+        if self.takes_whole_images and images.shape[2:] == (SIDE, SIDE):
+            images = _scaled(images, size)
         C, H, W = images.shape[1:]
         if self.image_shape[0] != C or size > min(H, W):
             raise ValueError(f"{self.name} was trained on images of {self.image_shape}, these are {images.shape[1:]}")
@@ -88,6 +98,15 @@ class Trained:
         with evaluating(self.network) as network, watching(network, follow):
             network(x)
         return found.numpy()
+
+
+def _scaled(images: numpy.ndarray, side: int) -> numpy.ndarray:
+    """RGB images uint8 (N, 3, H, W) in another size."""
+    from PIL import Image
+
+    pictures = [Image.fromarray(pixels.transpose(1, 2, 0)) for pixels in images]
+    small = [picture.resize((side, side), Image.Resampling.BILINEAR) for picture in pictures]
+    return numpy.stack([numpy.asarray(picture) for picture in small]).transpose(0, 3, 1, 2)
 
 
 def _log_mean(logarithms: Sequence[numpy.ndarray]) -> numpy.ndarray:

@@ -79,10 +79,19 @@ def files_in(folder: Path, *parts: str) -> set[str]:
 def test_wheel_holds_the_package_and_nothing_else(source, wheel):
     expected = files_in(source, "minitorch_alex") | {f"minitorch_alex/{f}" for f in files_in(source, "kernels")}
     assert files_of(wheel) == expected
-    needed = ["py.typed", "data/digits.npz", "recipes/cifar10.toml", "functional/convolution.py", "kernels/README.md"]
+    needed = [
+        "py.typed",
+        "data/digits.npz",
+        "recipes/cifar10.toml",
+        "pretrained/cifar10.safetensors",
+        "functional/convolution.py",
+        "kernels/README.md",
+    ]
     assert {f"minitorch_alex/{f}" for f in needed} <= expected
     kinds = {Path(file).suffix for file in expected}
-    assert kinds <= {".py", ".typed", ".npz", ".toml", ".cu", ".cuh", ".h", ".md"}, "what is that?"
+    assert kinds <= {".py", ".typed", ".npz", ".toml", ".cu", ".cuh", ".h", ".md", ".json", ".safetensors"}, (
+        "what is that?"
+    )
 
 
 def test_sdist_builds_the_same_wheel(sdist, wheel, tmp_path):
