@@ -56,7 +56,11 @@ class Config:
         choices=["lrn", "overlap", "dropout", "augmentation"],
     )  # fmt: skip
     activation: str = _setting("relu", "what to put in the place of ReLU", choices=["relu", "tanh", "sigmoid"])
-    init_from: str = _setting("", "begin with the weights of this run, checkpoint or PyTorch file", metavar="FILE")
+    init_from: str = _setting(
+        "",
+        "begin with the weights of this run, checkpoint or PyTorch file; cifar10 is the one that comes along",
+        metavar="FILE",
+    )
     new_head: bool = _setting(False, "with --init-from: begin the last layer anew, for other classes")
     freeze: list[str] = _setting([], "layers that stay as they are, such as conv1,conv2", metavar="LAYER")
     epochs: int = _setting(30, "how often to go through the training images", group="training")

@@ -22,7 +22,10 @@ def main(arguments: list[str] | None = None) -> int:
         description="Errors of trained networks on held-out images; of several also with their probabilities averaged.",
     )
     parser.add_argument(
-        "trained", nargs="+", metavar="RUN", help="a run's folder, a checkpoint, or torchvision's AlexNet (.pth)"
+        "trained",
+        nargs="+",
+        metavar="RUN",
+        help="a run's folder, a checkpoint, torchvision's AlexNet (.pth), or cifar10, which comes along",
     )
     parser.add_argument("--data", metavar="WHERE", help="as for train (default: what the first one was trained on)")
     parser.add_argument("--held-out", type=float, metavar="X", help="as for train, if it is not as in the first run")

@@ -9,7 +9,14 @@ from typing import Any
 
 from .config import Config, read_file
 
-NO_MATTER = ("data", "seed", "backend", "workers", "tensorboard")  # settings in which a run may differ from the recipe
+NO_MATTER = (
+    "data",
+    "epochs",
+    "seed",
+    "backend",
+    "workers",
+    "tensorboard",
+)  # settings in which a run may differ from the recipe
 
 
 def reference_for(config: Config, data: str) -> dict[str, Any] | None:
