@@ -13,6 +13,7 @@ from minitorch_alex.gradcheck import gradcheck
 from minitorch_alex.models.lenet import CONNECTIONS
 from minitorch_alex.models.parts import ColumnResponseNorm, PartlyConnectedConv2d, SpatialResponseNorm, Subsampling
 from minitorch_alex.summary import summary
+from minitorch_alex.torch_weights import read_torch_weights
 
 # parameters and multiply-accumulates at 1000 classes, the moving averages of batch norm, and the sizes of the maps
 PUBLISHED = {
@@ -248,7 +249,9 @@ def test_dropout_in_the_papers_form(backend):
 
 
 # -- beside PyTorch -----------------------------------------------------------------------
-def test_torchvisions_network_gives_pytorchs_logits():
+@pytest.fixture(scope="module")
+def pytorchs_network():
+    """torchvision's AlexNet, made with PyTorch, with weights that give photographs scores of up to 20."""
     torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip install torch")
     t = torch.nn
 
@@ -270,11 +273,45 @@ def test_torchvisions_network_gives_pytorchs_logits():
             return self.classifier(torch.flatten(self.avgpool(self.features(x)), 1))
 
     torch.manual_seed(0)
-    theirs, ours = Theirs().eval(), models.build("torchvision_alexnet", 1000).eval()
-    ours.load_state_dict({name: value.numpy() for name, value in theirs.state_dict().items()})
+    network = Theirs().eval()
+    for parameter in network.parameters():
+        if parameter.ndim > 1:  # from PyTorch's own start all photographs get nearly the same scores
+            t.init.kaiming_normal_(parameter, nonlinearity="relu")
+    return network
+
+
+def pytorchs_scores(network, images):
+    import torch
+
+    with torch.no_grad():
+        return network(torch.from_numpy(images)).numpy()
+
+
+def test_torchvisions_network_gives_pytorchs_logits(pytorchs_network):
+    ours = models.build("torchvision_alexnet", 1000).eval()
+    ours.load_state_dict({name: value.numpy() for name, value in pytorchs_network.state_dict().items()})
     x = np.random.default_rng(0).standard_normal((2, 3, 224, 224)).astype("float32")
-    with torch.no_grad(), no_grad():
-        assert abs(ours(tensor(x)).numpy() - theirs(torch.from_numpy(x)).numpy()).max() <= 1e-4
+    with no_grad():
+        found = ours(tensor(x)).numpy()
+    assert abs(found - pytorchs_scores(pytorchs_network, x)).max() <= 1e-4
+
+
+def test_torchvisions_network_gives_pytorchs_logits_for_photographs(pytorchs_network, pixels, tmp_path):
+    """With the weights as torch.save writes them and the pixels as torchvision prepares them."""
+    import torch
+
+    path = tmp_path / "weights.pth"
+    torch.save(pytorchs_network.state_dict(), path)
+    ours = models.build("torchvision_alexnet", 1000).eval()
+    ours.load_state_dict(read_torch_weights(path))
+    path.unlink()  # 244 MB
+    mean, std = (np.array(v, "float32").reshape(3, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+    x = (pixels[:, :, 16:240, 16:240] / np.float32(255) - mean) / std
+    expected = pytorchs_scores(pytorchs_network, x)
+    assert expected.std(axis=0).mean() > 0.5  # photographs differ by far more than the error that is allowed
+    with no_grad():
+        found = ours(tensor(x)).numpy()
+    assert abs(found - expected).max() <= 1e-4
 
 
 # -- learning ------------------------------------------------------------------------------
@@ -345,12 +382,17 @@ def test_the_gradient_of_the_papers_response_normalisation(backend):
 
 # -- real photographs ------------------------------------------------------------------
 @pytest.fixture(scope="module")
-def photographs(extra_data):
-    """Eight real ones of different classes, 0..255 minus their mean: float32 (8, 3, 256, 256)."""
+def pixels(extra_data):
+    """Eight real photographs of different classes, 0..255: float32 (8, 3, 256, 256)."""
     root = extra_data / "imagenet-1k-sample"
     names = list(find_photographs(root, find_classes(root)))[::125]
-    images = np.stack([read_photograph(root / name) for name in names]).astype("float32")
-    return images - images.mean(axis=(0, 2, 3), keepdims=True)
+    return np.stack([read_photograph(root / name) for name in names]).astype("float32")
+
+
+@pytest.fixture(scope="module")
+def photographs(pixels):
+    """The eight minus their mean."""
+    return pixels - pixels.mean(axis=(0, 2, 3), keepdims=True)
 
 
 def losses_while_training(name, images, steps):

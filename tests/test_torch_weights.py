@@ -92,6 +92,8 @@ def test_views(torch, path):
         "empty beyond the end": torch.zeros(0, 3)[:, 2:],
         "overlapping": torch.as_strided(base, (5, 3), (2, 1), 7),
         "booleans": (base > 30).transpose(0, 2),
+        "doubles": base.double()[2],
+        "halves": base.half()[1:, :, 2],
         "stride never stepped": torch.as_strided(base, (1, 2), (10**9, 1), 5),
     }
     torch.save(state, path)
@@ -158,6 +160,7 @@ def as_tensors(torch, state) -> dict:
 
 def test_many_tensors_and_long_names(torch, path):
     state = {f"layer.{i}" + "é" * (i % 300): torch.tensor(float(i)) for i in range(3000)}
+    state |= {f"counter.{i}": torch.tensor(i) for i in range(3)}  # a type that comes late, and then again
     torch.save(state, path)
     equal(read_torch_weights(path), as_numpy(state))
 
@@ -295,6 +298,13 @@ def test_foreign_byte_order_in_memory(torch, path):
     equal(as_numpy(torch.load(path, weights_only=True)), expected)
 
 
+def test_names_that_are_no_proper_text(torch, path):
+    """Half of a pair that stands for one character: Python has such strings, and pickles hold them."""
+    write_torch_weights(path, {"\ud800": SIX})
+    equal(read_torch_weights(path), {"\ud800": SIX})
+    assert list(torch.load(path, weights_only=True)) == ["\ud800"]
+
+
 def test_numbers_beyond_32_bits():
     """In sizes, where no test can afford the storage."""
     for n in (0, 2**31 - 1, 2**31, 2**40, 2**63 - 1):
@@ -305,6 +315,8 @@ def test_equal_states_give_equal_files(tmp_path):
     for name in "ab":
         write_torch_weights(tmp_path / name, sample())
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+    with zipfile.ZipFile(tmp_path / "a") as archive:
+        assert {entry.date_time for entry in archive.infolist()} == {(1980, 1, 1, 0, 0, 0)}  # none, on any day
 
 
 @pytest.mark.parametrize(
@@ -324,7 +336,9 @@ def test_what_cannot_be_written(path, state, reason):
     assert path.read_bytes() == b"before"
 
 
-def test_a_failed_write_leaves_the_old_file(path, monkeypatch):
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch, suffix):
+    path = tmp_path / f"weights{suffix}"
     write_torch_weights(path, {"a": numpy.ones(2)})
     before = path.read_bytes()
 
@@ -469,11 +483,31 @@ def test_the_handmade_file_is_read(path):
     equal(read_torch_weights(write(path, pickled({"a": parameter}))), {"a": SIX.reshape(2, 3)})
     ordered = pickled({"state_dict": Call("collections OrderedDict", state={"_metadata": 1})})
     assert read_torch_weights(write(path, ordered)) == {}
+    most_dimensions = pickled({"a": tensor_of((1,) * 62 + (2, 3), (0,) * 62 + (3, 1))})
+    equal(read_torch_weights(write(path, most_dimensions)), {"a": SIX.reshape((1,) * 62 + (2, 3))})
     never_stepped = pickled({"a": tensor_of((1, 6), (2**63 - 1, 1))})
     equal(read_torch_weights(write(path, never_stepped)), {"a": SIX.reshape(1, 6)})
     for metadata in (None, {}):
         content = pickled({"a": tensor_of(rest=(False, HOOKS, metadata))})
         equal(read_torch_weights(write(path, content)), {"a": SIX.reshape(2, 3)})
+
+
+def test_which_dict_holds_the_weights(path):
+    a, b = tensor_of(), tensor_of((6,), (1,))
+    for saved, expected in [
+        ({"model": "alexnet", "a": a}, {"a": SIX.reshape(2, 3)}),
+        ({"model": {"b": b}, "state_dict": "none", "a": a}, {"b": SIX}),
+        ({"model": {"b": b}, "state_dict": {"a": a}}, {"a": SIX.reshape(2, 3)}),
+    ]:
+        equal(read_torch_weights(write(path, pickled(saved))), expected)
+
+
+def test_which_file_is_the_pickle(path):
+    """data.pkl of the outermost folder, whatever else has such a name."""
+    content = pickled({"a": tensor_of()})
+    for beside in ("r/old/data.pkl", "r/data.pkl.old", "data.pkl"):
+        equal(read_torch_weights(write(path, content, **{beside: b""})), {"a": SIX.reshape(2, 3)})
+    refused(write(path, b"", **{"r/data.pkl": None, "r/old/data.pkl": content}), "0 files data.pkl")
 
 
 def test_booleans_are_0_and_1(path):
@@ -594,6 +628,7 @@ def test_attributes_are_not_set(path, target):
         (tensor_of((2**24 + 4096,), (0,)), "would take"),
         (tensor_of((2**40, 2**40), (0, 0)), "which no memory holds"),
         (tensor_of((2**62, 2**62, 0), (0, 0, 0)), "which no memory holds"),
+        (tensor_of((2**59, 0), (0, 0)), "which no memory holds"),
         (tensor_of(of=storage(5)), "has 24 bytes, but its 5 numbers need 20"),
         (tensor_of(of=storage(7)), "has 24 bytes, but its 7 numbers need 28"),
         (tensor_of(of=storage(-6)), "has 24 bytes"),
@@ -606,6 +641,7 @@ def test_attributes_are_not_set(path, target):
         (tensor_of(of=Storage("storage", "torch FloatStorage", "0", "cpu", 6)), "no storage"),
         (tensor_of(of=Storage("storage", Name("torch Size"), "0", "cpu", 6)), "no storage"),
         (tensor_of(of=Storage("module", Name("torch FloatStorage"), "0", "cpu", 6)), "no storage"),
+        (tensor_of(of=Storage("storage", Name("torch FloatStorage"), "0", None, 6)), "no storage"),
         (tensor_of(of=Name("torch FloatStorage")), "calls a torch._utils._rebuild_tensor_v2 in a way"),
         (tensor_of(rest=()), "in a way that PyTorch does not"),
         (tensor_of(rest=(False, HOOKS, {"neg": True})), "negated"),
@@ -626,12 +662,33 @@ def test_one_byte_less_or_more(path):
     refused(write(path, content, **{"r/data/0": None}), "is missing")
 
 
+def test_a_long_reason_is_cut(path):
+    key = "x" * 9000
+    content = pickled({"a": tensor_of(of=storage(key=key))})
+    write(path, content, **{f"r/data/{key}": b"the six numbers as 24 by"})
+    path.write_bytes(path.read_bytes().replace(b"numbers", b"changed"))
+    refused(path, "not readable as weights, perhaps truncated .BadZipFile: Bad CRC-32 for file 'r/data/xxx")
+
+
 def test_many_views_of_one_storage(path):
     """Each small enough, all of them together not."""
     one = tensor_of((2**20,), (0,))
     content = pickled({f"a{i}": one for i in range(64)})
     refused(write(path, content), "would take 268435456 bytes")
     equal(read_torch_weights(write(path, pickled({"a": one}))), {"a": numpy.zeros(2**20, "float32")})
+
+
+def test_what_a_large_file_may_ask_for(path, monkeypatch):
+    """Without the allowance, which small files live on: four times its size."""
+    monkeypatch.setattr(torch_weights, "ALLOWANCE", 0)
+    padding = bytes(100_000)
+    for kilobytes, admitted in ((300, True), (500, False)):
+        one = tensor_of((kilobytes * 250,), (0,))
+        write(path, pickled({"a": one}), **{"r/padding": padding})
+        if admitted:
+            equal(read_torch_weights(path), {"a": numpy.zeros(kilobytes * 250, "float32")})
+        else:
+            refused(path, f"would take {kilobytes}000 bytes, but the file has only")
 
 
 def test_bfloat16_counts_as_what_it_becomes(path):
@@ -706,12 +763,13 @@ def test_sizes_that_lie(path):
     refused(path, "has 28 bytes, but its 6 numbers need 24")
 
 
-def test_overlapping_entries(path):
-    """Many names for the same bytes: what they claim together is more than there is."""
+@pytest.mark.parametrize("count", [2, 50])
+def test_overlapping_entries(path, count):
+    """Several names for the same bytes: what they claim together is more than there is."""
     kilobytes = 400 << 10
-    names = [f"r/data/{i}" for i in range(50)]
+    names = [f"r/data/{i}" for i in range(count)]
     content = pickled({f"a{i}": tensor_of((kilobytes,), (1,), of=storage(kilobytes, "ByteStorage", str(i)))
-                       for i in range(50)})  # fmt: skip
+                       for i in range(count)})  # fmt: skip
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("r/data.pkl", content)
         archive.writestr(names[0], bytes(kilobytes))
