@@ -20,14 +20,17 @@ class OneLineParser(argparse.ArgumentParser):
         self.exit(2, f"{name}: {message} (--help explains the options)\n")
 
 
-def reported(name: str, work: Callable[[], int], interrupted: str = "interrupted") -> int:
-    """The exit status of `work`; 2 where something in the request is wrong, 130 on Ctrl-C, with a line on stderr."""
+def reported(name: str, work: Callable[[], int], interrupted: str = "interrupted", place: object = "a file") -> int:
+    """The exit status of `work`; 2 where something in the request is wrong, 130 on Ctrl-C, with a line on stderr.
+
+    `place` is what to name where the system does not say which file it is about.
+    """
     try:
         return work()
     except (ConfigError, DataError, CheckpointError) as error:
         message, status = str(error), 2
     except OSError as error:
-        message, status = f"{error.filename or 'a file'}: {error.strerror or error}", 2
+        message, status = f"{error.filename or place}: {error.strerror or error}", 2
     except KeyboardInterrupt:
         message, status = interrupted, 130
     print(f"{name}: {printable(message)}", file=sys.stderr)

@@ -11,6 +11,8 @@ import sys
 import warnings
 from pathlib import Path
 
+from threadpoolctl import threadpool_limits
+
 from .backends.thread_pool import usable_cores
 from .command_line import OneLineParser, printable, reported
 from .data import DataError
@@ -34,7 +36,9 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error("--workers must be at least 1")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about odd metadata; what cannot be read is listed in full
-        return reported("pack", lambda: pack(given), "interrupted; the same command goes on where it stopped")
+        return reported(
+            "pack", lambda: pack(given), "interrupted; the same command goes on where it stopped", given.out
+        )
 
 
 def pack(given: argparse.Namespace) -> int:
@@ -62,7 +66,7 @@ def pack_part(source: Path, out: Path, workers: int, strict: bool) -> None:
             raise DataError(f"{out}: packed already, but files were left out, see unreadable.txt in it")
         print(printable(f"{out}: packed already"))
         return
-    with files_bar(printable(f"{source}")) as tell:
+    with files_bar(printable(f"{source}")) as tell, threadpool_limits(1, "blas"):  # the cores read photographs
         packed, left_out = pack_folder(source, out, workers, tell, strict)
     with open(out / "unreadable.txt", encoding="utf-8") as lines:
         for line in lines:

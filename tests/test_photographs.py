@@ -858,7 +858,7 @@ def test_the_bar_knows_how_many(source, tmp_path, monkeypatch):
     monkeypatch.setattr(packed, "CHUNK", 4)
     shown = io.StringIO()
     monkeypatch.setattr(
-        pack, "progress_bar", partial(progress.progress_bar, disable=False, file=shown, ncols=80, mininterval=0)
+        progress, "progress_bar", partial(progress.progress_bar, disable=False, file=shown, ncols=80, mininterval=0)
     )
     pack.main([str(source), str(tmp_path / "out")])
     states = shown.getvalue().replace("\n", "").split("\r")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy
+from threadpoolctl import threadpool_limits
 
 from ..backends.thread_pool import usable_cores
 from .augmentation import RandomCrop
@@ -113,7 +114,7 @@ class _Part:
             return []
         root, names = self.images.root, self.images.names
         sums, readable, left_out = PixelSums.zero((3, SIDE, SIDE)), [], []
-        with ThreadPoolExecutor(usable_cores()) as pool:
+        with ThreadPoolExecutor(usable_cores()) as pool, threadpool_limits(1, "blas"):  # the cores read photographs
             for i, (name, outcome) in enumerate(read_all(pool, usable_cores(), root, iter(names))):
                 if isinstance(outcome, str):
                     left_out.append(f"{root / name}: {outcome}")

@@ -42,9 +42,13 @@ class PixelSums:
     def add(self, images: numpy.ndarray) -> None:
         """Count more images, uint8 (N, C, H, W)."""
         self.count += len(images)
-        self.total += images.sum(axis=0, dtype="uint64")
-        pixels = images.swapaxes(0, 1).reshape(images.shape[1], -1).astype("float64")
-        self.products += (pixels @ pixels.T).astype("uint64")  # below 2^53, so exact
+        for image in images:
+            self.total += image
+        channels = images.swapaxes(0, 1).reshape(images.shape[1], -1).astype("float64")
+        for i, a in enumerate(channels):
+            for j, b in enumerate(channels[: i + 1]):
+                self.products[i, j] += numpy.uint64(a @ b)  # below 2^53, so exact
+                self.products[j, i] = self.products[i, j]
 
     def statistics(self) -> Statistics:
         """In float64."""
