@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import tomllib
 from dataclasses import asdict, dataclass, field, fields
 from importlib import resources
@@ -115,7 +116,7 @@ class Config:
                 least = 0 if f.name in ("seed", "patience") else 1
                 _require(type(value) is int and value >= least, f.name, value, f"a whole number from {least} up")
             elif kind == "float":
-                sound = type(value) in (int, float) and 0 <= value < float("inf")
+                sound = type(value) in (int, float) and 0 <= value <= sys.float_info.max
                 _require(sound, f.name, value, "a number from 0 up")
                 setattr(self, f.name, float(value))
             else:
@@ -126,15 +127,24 @@ class Config:
         _require(self.lr > 0, "lr", self.lr, "above 0")
         _require(self.momentum < 1, "momentum", self.momentum, "below 1")
         _require(self.held_out < 1, "held_out", self.held_out, "below 1")
-        _require(not self.new_head or self.init_from != "", "new_head", self.new_head, "given with --init-from")
+        if self.new_head and not self.init_from:
+            raise ConfigError("--new-head goes with --init-from: there are no other layers to keep")
+        if self.init != "own" and self.init_from and not self.new_head:
+            raise ConfigError(
+                "--init and --init-from: choose one of them; with --new-head, --init is for the last layer"
+            )
+        if self.colour != "none" and "augmentation" in self.without:
+            raise ConfigError("--colour is augmentation, which --without leaves out: choose one of them")
+        _require(self.data != "", "data", self.data, "digits, cifar10 or a folder")
         self.rate_factors()
         return self
 
     def rate_factors(self) -> dict[str, float]:
         """--rates by layer."""
-        factors = {}
+        factors: dict[str, float] = {}
         for rate in self.rates:
             layer, _, factor = rate.rpartition("=")
+            _require(layer not in factors, "rates", self.rates, "one factor for each layer")
             try:
                 factors[layer] = float(factor)
             except ValueError:
@@ -168,7 +178,8 @@ class _Names(argparse.Action):
     """Values that are separated by spaces or by commas."""
 
     def __call__(self, parser: Any, namespace: argparse.Namespace, values: Any, option: str | None = None) -> None:
-        setattr(namespace, self.dest, [name for value in values for name in value.split(",") if name])
+        before = getattr(namespace, self.dest, [])  # the option may be given several times
+        setattr(namespace, self.dest, before + [name for value in values for name in value.split(",") if name])
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -56,25 +56,26 @@ def estimate(config: Config, take_step: Callable[[Run, Any, Any], float], tell: 
         config, RunFolder.unused(config.data), tell, dataset=noise_for_imagenet(takes[1]) if absent and takes else None
     )
     run.network.train()
-    times: list[float] = []
+    measured: list[tuple[float, int]] = []  # seconds and images of each step
     started = time.perf_counter()
-    batches = iter(run.loader().epoch(0))
-    for images, labels in islice(batches, 1000):
+    for images, labels in islice(run.loader().epoch(0), 1000):
         take_step(run, images, labels)
-        times.append(time.perf_counter() - started)
+        measured.append((time.perf_counter() - started, len(labels)))
         started = time.perf_counter()
-        if len(times) > STEPS and sum(times[1:]) > SECONDS:
+        if len(measured) > STEPS and sum(seconds for seconds, _ in measured[1:]) > SECONDS:
             break
-    step = float(numpy.median(times[1:] or times))  # the first one also waits for its images
+    counted = measured[1:] or measured  # the first one also waits for its images
+    rate = float(numpy.median([count / seconds for seconds, count in counted]))
+    batch = min(config.batch_size, len(run.dataset.train_images))
     few = slice(0, min(len(run.dataset.test_images), 2 * config.batch_size))
     started = time.perf_counter()
     evaluate([run.trained()], run.dataset.test_images[few], run.dataset.test_labels[few])
     evaluation = (time.perf_counter() - started) / few.stop * len(run.dataset.test_images)
     images_in_all = len(run.dataset.train_images)
-    epoch = step * len(run.loader()) + evaluation
+    epoch = images_in_all / rate + evaluation
     lines = [
         f"{config.model} on {run.dataset.name}, backend {run.backend_note}",
-        f"a step of {config.batch_size} images takes {step:.3g} s: {config.batch_size / step:,.1f} images/s",
+        f"a step of {batch} images takes {batch / rate:.3g} s: {rate:,.1f} images/s",
         f"an epoch of {images_in_all:,} images, with the evaluation after it, {duration(epoch)}",
         f"{config.epochs} epochs {duration(config.epochs * epoch)}",
     ]

@@ -38,6 +38,8 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     if given.workers < 1:
         parser.error("--workers must be at least 1")
+    if given.held_out is not None and not 0 <= given.held_out < 1:
+        parser.error("--held-out must be from 0 up and below 1")
     return reported("evaluate", lambda: show(given))
 
 
@@ -51,6 +53,11 @@ def show(given: argparse.Namespace) -> int:
     print(f"data      {printable(dataset.name)}: {len(dataset.test_images):,} images, {dataset.tested_on}")
     for line in dataset.left_out:
         print(f"          left out {printable(line)}")
+    for path, t in zip(given.trained, trained, strict=True):
+        if dataset.fingerprint and t.trained_on != dataset.fingerprint and not dataset.has_val:
+            print(
+                f"note      {printable(path)} was not trained on the other images here: it may have learnt from these"
+            )
     try:
         scores = evaluate(trained, dataset.test_images, dataset.test_labels, given.crops, given.workers)
     except ValueError as error:
@@ -70,7 +77,7 @@ def images_for(trained: list[Trained], given: argparse.Namespace, tell: Tell) ->
     held_out = config.get("held_out", 0.2) if given.held_out is None else given.held_out
     if data is None:
         raise ConfigError(f"{given.trained[0]} does not say what it was trained on: give --data")
-    dataset = load(data, crop=max(t.image_shape[1] for t in trained), held_out=held_out, tell=tell)
+    dataset = load(data, crop=max(t.image_shape[1] for t in trained), held_out=held_out, tell=tell, only_test=True)
     for path, t in zip(given.trained, trained, strict=True):
         nameless = not t.config  # PyTorch's weights: taken to be in the order of the folders' names
         if len(t.classes) != len(dataset.classes) or (not nameless and t.classes != dataset.classes):

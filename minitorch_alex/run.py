@@ -20,7 +20,9 @@ from .run_folder import RunFolder
 from .tensorboard import Board, check_installed
 from .trained import Trained, build, load_trained
 
-CHANGEABLE_ON_RESUME = ("epochs", "backend", "workers", "tensorboard")
+CHANGEABLE_ON_RESUME = ("data", "epochs", "backend", "workers", "tensorboard")
+OF_THE_NETWORK = ("model", "without", "activation")
+TORCHVISION = "torchvision_alexnet"  # what PyTorch's files hold
 PHOTOGRAPH = 224  # pixels of a photograph that a network made to measure sees
 Tell = Callable[[int, int, str | None], Any]
 
@@ -106,8 +108,12 @@ def prepare_new(given: dict[str, Any], out: str | None, file: str | None, tell: 
 
 
 def settings(given: dict[str, Any], file: str | None) -> Config:
-    """Options over a file over the defaults."""
-    return Config(**{**(read_file(file) if file else {}), **given}).check()
+    """Options over a file over the defaults. With --init-from, the network is the source's unless they say another."""
+    chosen = {**(read_file(file) if file else {}), **given}
+    if chosen.get("init_from") and isinstance(chosen["init_from"], str):
+        source = load_trained(chosen["init_from"]).config or {"model": TORCHVISION}
+        chosen = {**{name: source[name] for name in OF_THE_NETWORK if name in source}, **chosen}
+    return Config(**chosen).check()
 
 
 def prepare_resumed(path: str, given: dict[str, Any], other: str | None, tell: Tell | None = None) -> Run:
@@ -129,8 +135,12 @@ def prepare_resumed(path: str, given: dict[str, Any], other: str | None, tell: T
     preprocessing = preprocessing_in(folder.checkpoint, arrays, info["image_shape"])
     run = assemble(Config(**{**before, **given}).check(), folder, tell, preprocessing)
     images = description_of_images(run.dataset)
-    if images != {name: info[name] for name in images}:
-        raise CheckpointError(f"{folder.checkpoint}: made with other data than {run.config.data} holds now")
+    if images != {name: info.get(name) for name in images}:
+        raise CheckpointError(
+            f"{folder.checkpoint}: made with other data than {run.config.data} holds now ({info['training_images']:,} "
+            f"training images then, {images['training_images']:,} now): put it back as it was, or give its new place "
+            "with --data"
+        )
     restore(folder.checkpoint, arrays, run.network, run.optimizer)
     try:
         run.progress = Progress(**info["progress"])
@@ -159,6 +169,7 @@ def description_of_images(dataset: Dataset) -> dict[str, Any]:
         "classes": dataset.classes,
         "image_shape": list(dataset.image_shape),
         "training_images": len(dataset.train_images),
+        "training_files": dataset.fingerprint,
     }
 
 
@@ -204,13 +215,10 @@ def assemble(
         config, folder, dataset, preprocessing, network, optimizer, schedule,
         Progress(), backend_note,
     )  # fmt: skip
-    if config.init != "own" and not resumed:
-        try:
-            initialise_as(network, config.init, first_images(run) if config.init == "lsuv" else None)
-        except ValueError as error:
-            raise ConfigError(f"--init {config.init}: {error}") from None
     if source:
         take_weights(run, source)
+    if config.init != "own" and not resumed:
+        begin_anew(run)
     return run
 
 
@@ -268,22 +276,47 @@ def parameter_groups(network: Module, config: Config) -> list[dict[str, Any]]:
 def take_weights(run: Run, source: Trained) -> None:
     """--init-from: take a trained network's weights, but for the last layer's if that is to begin anew."""
     config, what = run.config, f"--init-from {run.config.init_from}"
-    state, mine = source.network.state_dict(), run.network.state_dict()
+    model = source.config.get("model", TORCHVISION)
+    if model != config.model:
+        raise ConfigError(f"{what}: it is a {model}, not a {config.model}")
+    if source.image_shape != run.dataset.image_shape:
+        raise ConfigError(f"{what}: it takes images of {source.image_shape}, not {run.dataset.image_shape}")
+    state, own = source.network.state_dict(), run.network.state_dict()
     if config.new_head:
-        head = list(mine)[-1].rpartition(".")[0] + "."
-        state = {name: a for name, a in state.items() if not name.startswith(head)}
-        state |= {name: a for name, a in mine.items() if name.startswith(head)}
+        head = last_layer(run.network)
+        state = {name: own[name] if name.startswith(head) else a for name, a in state.items()}
     elif len(source.classes) != len(run.dataset.classes):
         raise ConfigError(
             f"{what}: it knows {len(source.classes)} classes, and the data have {len(run.dataset.classes)}; "
             "--new-head begins the last layer anew"
         )
-    if source.image_shape != run.dataset.image_shape:
-        raise ConfigError(f"{what}: it takes images of {source.image_shape}, not {run.dataset.image_shape}")
     try:
         run.network.load_state_dict(state)
     except ValueError as error:
         raise ConfigError(f"{what}: {error}") from None
+
+
+def begin_anew(run: Run) -> None:
+    """--init: new initial weights; after --init-from only of the last layer, for the features that come to it."""
+    config, network = run.config, run.network
+    kept = []
+    if config.init_from:
+        head = last_layer(network)
+        kept = [p for path, p in network.named_parameters() if p.requires_grad and not path.startswith(head)]
+    try:
+        for parameter in kept:
+            parameter.requires_grad = False
+        initialise_as(network, config.init, first_images(run) if config.init == "lsuv" else None)
+    except ValueError as error:
+        raise ConfigError(f"--init {config.init}: {error}") from None
+    finally:
+        for parameter in kept:
+            parameter.requires_grad = True
+
+
+def last_layer(network: Module) -> str:
+    """What the names of its parameters begin with."""
+    return list(network.state_dict())[-1].rpartition(".")[0] + "."
 
 
 def choose_backend(wanted: str) -> str:

@@ -25,8 +25,9 @@ from . import functional as F
 from .backends.thread_pool import usable_cores
 from .command_line import OneLineParser, printable, reported
 from .config import Config, ConfigError, add_arguments
-from .data import Loader, load
+from .data import DataError, Loader, load
 from .estimate import estimate
+from .nn import BatchNorm1d, BatchNorm2d
 from .progress import files_bar, progress_bar
 from .reference import reference_for
 from .run import PHOTOGRAPH, Run, choose_backend, prepare_new, prepare_resumed, settings
@@ -67,13 +68,15 @@ def main(arguments: list[str] | None = None) -> int:
     )
     add_arguments(parser)
     given = vars(parser.parse_args(arguments))
-    return reported("train", lambda: obey(given), "interrupted at once; what the last checkpoint holds can be resumed")
+    return reported("train", lambda: obey(given), "interrupted at once; a checkpoint, if there is one, can be resumed")
 
 
 def obey(given: dict[str, Any]) -> int:
     """Do what the command line asks for."""
     out, resume, file = given.pop("out"), given.pop("resume"), given.pop("config")
     only_estimate, only_memory = given.pop("estimate"), given.pop("memory")
+    if (only_estimate or only_memory) and (resume or out):
+        raise ConfigError("--estimate and --memory train nothing, so --resume and --out do not go with them")
     if only_memory:
         print(memory_of_a_step(settings(given, file)))
         return 0
@@ -100,7 +103,11 @@ def train(run: Run) -> int:
     with StopRequest() as stop, shown_in_tensorboard(run):
         while progress.epoch < config.epochs:
             started, seen_before = time.perf_counter(), progress.seen
-            finished = train_epoch(run, loader, stop)
+            try:
+                finished = train_epoch(run, loader, stop)
+            except DataError:  # an image has vanished: the steps before it are not to be lost
+                run.save()
+                raise
             speed = (progress.seen - seen_before) / (time.perf_counter() - started)
             if not math.isfinite(progress.loss_sum) or (finished and not finish_epoch(run, speed)):
                 print(
@@ -112,8 +119,19 @@ def train(run: Run) -> int:
             if not finished:
                 return save_interrupted(run, stop)
     draw(run)
-    print(f"Results are in {run.folder.path}: {', '.join(sorted(p.name for p in run.folder.path.iterdir()))}")
+    files = ", ".join(sorted(path.name for path in run.folder.path.iterdir()))
+    print(f"Results are in {printable(str(run.folder.path))}: {files}")
     return 0
+
+
+def set_training_mode(run: Run) -> None:
+    """But for the batch norms in frozen layers, whose running averages are to stay as well."""
+    run.network.train()
+    for path, module in run.network.named_modules():
+        if isinstance(module, BatchNorm2d | BatchNorm1d) and any(
+            f"{path}.".startswith(f"{f}.") for f in run.config.freeze
+        ):
+            module.eval()
 
 
 def take_step(run: Run, images: numpy.ndarray, labels: numpy.ndarray) -> float:
@@ -128,7 +146,7 @@ def take_step(run: Run, images: numpy.ndarray, labels: numpy.ndarray) -> float:
 
 def train_epoch(run: Run, loader: Loader, stop: StopRequest) -> bool:
     """Take the rest of the current epoch's steps. False if it was asked to stop, or the loss is no longer finite."""
-    run.network.train()
+    set_training_mode(run)
     progress, saved = run.progress, time.monotonic()
     classes = len(run.dataset.classes)
     bar = progress_bar(
@@ -149,6 +167,8 @@ def train_epoch(run: Run, loader: Loader, stop: StopRequest) -> bool:
             bar.set_postfix_str(f"loss {value:.3f} (ln {classes} = {math.log(classes):.3f})")
             if stop.requested:
                 return False
+            if progress.batch % STEPS_TO_LEARN == 0:
+                warn_if_nothing_is_learnt(run, progress.loss_sum / progress.seen)
             if time.monotonic() - saved > SAVE_EVERY:
                 run.save()
                 saved = time.monotonic()
@@ -168,6 +188,9 @@ def finish_epoch(run: Run, speed: float) -> bool:
         epoch=progress.epoch, step=progress.step, train_loss=train_loss, test_loss=held_out.loss,
         test_top1=held_out.top1, test_top5=held_out.top5, images_per_second=round(speed, 1),
     )  # fmt: skip
+    show_filters(run)
+    run.schedule.step(1 - held_out.top1)
+    run.save()
     print(
         f"epoch {progress.epoch:>{len(str(run.config.epochs))}}/{run.config.epochs}   "
         f"loss {train_loss:.4f} (ln {classes} = {math.log(classes):.3f})   {d.tested_on}: loss {held_out.loss:.4f}, "
@@ -175,14 +198,11 @@ def finish_epoch(run: Run, speed: float) -> bool:
         flush=True,
     )
     warn_if_nothing_is_learnt(run, train_loss)
-    show_filters(run)
-    run.schedule.step(1 - held_out.top1)
-    run.save()
     return True
 
 
 def warn_if_nothing_is_learnt(run: Run, train_loss: float) -> None:
-    """A checklist, once, if the loss after an epoch is still that of knowing nothing."""
+    """A checklist, once, if the loss is still that of knowing nothing."""
     knowing_nothing = math.log(len(run.dataset.classes))
     stuck = run.progress.step >= STEPS_TO_LEARN and train_loss > AT_CHANCE * knowing_nothing
     if stuck and not run.warned:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import numpy
 from . import functional as F
 from . import models
 from .checkpoint import CHECKPOINT, CheckpointError, is_checkpoint, preprocessing_in, read_checkpoint, restore
+from .config import Config, ConfigError
 from .data import Images, Preprocessing, prefetched
 from .data.augmentation import centre_crop, ten_crops
 from .data.photographs import SIDE, read_photograph
@@ -24,6 +25,7 @@ from .torch_weights import read_torch_weights
 from .watch import activations, evaluating, watching
 
 SHIPPED = Path(__file__).parent / "pretrained" / "cifar10.safetensors"  # comes with the package
+KNOWN = {f.name for f in fields(Config)}
 PIXELS_AT_ONCE = 10_000_000  # in evaluation: bounds the memory
 IMAGENET = Preprocessing(  # what torchvision's networks expect
     numpy.array([123.675, 116.28, 103.53]), numpy.array([58.395, 57.12, 57.375])
@@ -40,6 +42,7 @@ class Trained:
     image_shape: ImageShape
     preprocessing: Preprocessing
     config: dict[str, Any] = field(default_factory=dict)  # the settings it was trained with, where they are known
+    trained_on: str = ""  # Dataset.fingerprint
 
     def read(self, path: Path | str) -> numpy.ndarray:
         """The central square of a picture in a file, in the size to take `views` of: uint8 (C, side, side).
@@ -114,8 +117,7 @@ def _log_mean(logarithms: Sequence[numpy.ndarray]) -> numpy.ndarray:
     if len(logarithms) == 1:
         return logarithms[0]
     stacked = numpy.stack(logarithms).astype("float64")
-    highest = stacked.max(axis=0)
-    return highest + numpy.log(numpy.exp(stacked - highest).mean(axis=0))
+    return numpy.logaddexp.reduce(stacked, axis=0) - math.log(len(logarithms))
 
 
 @dataclass
@@ -162,7 +164,7 @@ def load_trained(path: Path | str) -> Trained:
         return _from_checkpoint(path)
     state = read_torch_weights(path)
     name, shape = "torchvision_alexnet", (3, 224, 224)
-    classes = len(state.get("classifier.6.bias", ()))
+    classes = numpy.size(state.get("classifier.6.bias", ()))
     network = models.build(name, classes)
     try:
         network.load_state_dict(state)
@@ -178,11 +180,20 @@ def _from_checkpoint(path: Path) -> Trained:
         C, H, W = map(int, info["image_shape"])
         without, activation = config.get("without", []), config.get("activation", "relu")
         network = build(config["model"], len(classes), (C, H, W), without, activation)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        Config(**{name: value for name, value in config.items() if name in KNOWN}).check()
+    except (KeyError, TypeError, ValueError, AttributeError, MemoryError, ConfigError) as error:
         raise CheckpointError(f"{path}: a checkpoint that does not say what network it holds ({error})") from None
     restore(path, arrays, network)
     name = path.resolve().parent.name if path.name == CHECKPOINT else path.stem
-    return Trained(name, network, classes, (C, H, W), preprocessing_in(path, arrays, (C, H, W)), config)
+    return Trained(
+        name,
+        network,
+        classes,
+        (C, H, W),
+        preprocessing_in(path, arrays, (C, H, W)),
+        config,
+        str(info.get("training_files", "")),
+    )
 
 
 def build(model: str, classes: int, shape: ImageShape, without: Sequence[str], activation: str) -> Module:

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -236,6 +237,78 @@ def test_folders_that_hold_nothing(tmp_path):
         load(str(tmp_path), held_out=0)
 
 
+def names_held_out(place: Path, held_out: float = 0.4) -> set[str]:
+    """Which photographs are held out, told by their content."""
+    d = load(str(place), held_out=held_out)
+    known = {read_photograph(path).tobytes(): path.read_bytes() for path in place.rglob("*.jpg") if path.stem != "3"}
+    return {known[image.tobytes()] for image in d.test_images[:]}
+
+
+def test_no_image_changes_sides(plain, tmp_path):
+    """Where others are renamed, come, or cannot be read, none that was trained on is held out now."""
+    place = tmp_path / "animals"
+    shutil.copytree(plain, place)
+    before = names_held_out(place)
+    (place / "cat" / "5.jpg").write_bytes(b"damaged now")
+    (place / "dog" / "1.jpg").rename(place / "dog" / "0a.jpg")
+    (place / "eel").mkdir()
+    for i in range(3):
+        photograph(place / "eel" / f"{i}.jpg", 100 + 20 * i)
+    (place / "cat" / "5.jpg").unlink()
+    renamed = (place / "dog" / "0a.jpg").read_bytes()
+    eels = {path.read_bytes() for path in (place / "eel").glob("*.jpg")}
+    assert len(names_held_out(place) - before - eels - {renamed}) <= 1, "a smaller class may hold out one less"
+
+
+def test_the_fingerprint_knows_the_training_files(plain, packed, tmp_path):
+    prints = {load(str(place), held_out=0.3).fingerprint for place in (plain, packed)}
+    assert len(prints) == 1, "packed or not: the same files"
+    shutil.copytree(plain, tmp_path / "animals")
+    (tmp_path / "animals" / "dog" / "0.jpg").rename(tmp_path / "animals" / "dog" / "new.jpg")
+    assert load(str(tmp_path / "animals"), held_out=0.3).fingerprint not in prints
+
+
+def test_every_class_keeps_an_image_to_train_on(plain):
+    d = load(str(plain), held_out=0.99)
+    assert sorted(d.train_labels.tolist()) == [0, 1]
+    assert len(d.test_labels) == 9
+
+
+@pytest.mark.parametrize(
+    ("names", "says"),
+    [
+        (["a/1", "b/x"], "the class 'b' has no training image"),
+        (["only/1", "only/2"], "two classes at least"),
+        (["Train/1", "Val/1"], "small letters"),
+    ],
+)
+def test_layouts_that_nobody_means(names, says, tmp_path):
+    for name in names:
+        if name.endswith("x"):
+            (tmp_path / name).parent.mkdir()
+            (tmp_path / f"{name}.jpg").write_bytes(b"no picture")
+        else:
+            photograph(tmp_path / f"{name}.jpg", 10)
+    with pytest.raises(DataError, match=says):
+        load(str(tmp_path), held_out=0)
+
+
+def test_a_class_may_be_called_train(tmp_path):
+    for name in ("train", "plane"):
+        photograph(tmp_path / name / "1.jpg", 10)
+    assert load(str(tmp_path), held_out=0).classes == ["plane", "train"]
+
+
+def test_only_the_test_images_are_read_where_that_is_all_that_is_wanted(plain, tmp_path):
+    for part in ("train", "val"):
+        shutil.copytree(plain, tmp_path / "both" / part)
+    told = []
+    d = load(str(tmp_path / "both"), tell=lambda *line: told.append(line), only_test=True)
+    assert len(told) == 12
+    assert len(d.left_out) == 1
+    assert len(d.test_images) == 11
+
+
 def test_every_file_is_told_of(plain):
     told = []
     load(str(plain), held_out=0, tell=lambda *line: told.append(line))
@@ -247,7 +320,7 @@ def test_a_photograph_that_vanishes(plain, tmp_path):
     shutil.copytree(plain, tmp_path / "animals")
     d = load(str(tmp_path / "animals"), held_out=0)
     os.remove(tmp_path / "animals" / "dog" / "0.jpg")
-    with pytest.raises(DataError, match=r"cannot be now \(No such file"):
+    with pytest.raises(DataError, match=r"dog/0\.jpg: could be read before and cannot be now \(No such file"):
         d.train_images[:]
 
 

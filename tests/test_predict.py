@@ -382,7 +382,7 @@ def test_what_predictions_shows(digit_run, monkeypatch):
 def test_photographs_are_scaled_for_small_networks(tmp_path):
     t = untrained(CLASSES, (3, 8, 8))
     for i in range(4):
-        picture(tmp_path / f"photos/cat/{i}.png", i, side=8)
+        picture(tmp_path / f"photos/{'cat' if i % 2 else 'dog'}/{i}.png", i, side=8)
     dataset = figures.load("photos", crop=8, held_out=0.5)
     whole = dataset.test_images[np.array([1, 0])]
     (images,) = t.views(whole)

@@ -2,6 +2,8 @@
 
 import json
 import math
+import shutil
+import time
 from dataclasses import asdict
 from pathlib import Path
 
@@ -16,7 +18,7 @@ from minitorch_alex.checkpoint import CheckpointError, read_checkpoint
 from minitorch_alex.config import Config, ConfigError, read_file
 from minitorch_alex.data import Preprocessing, load
 from minitorch_alex.data.augmentation import ten_crops
-from minitorch_alex.nn import Dropout, Linear, LocalResponseNorm, Sequential, Tanh
+from minitorch_alex.nn import BatchNorm1d, Dropout, Flatten, Linear, LocalResponseNorm, Sequential, Tanh
 from minitorch_alex.reference import reference_for
 from minitorch_alex.run_folder import RunFolder
 from minitorch_alex.tensor import Tensor
@@ -89,6 +91,13 @@ def test_frozen_layers_stay_and_the_rest_moves(few_digits):
         ("--held-out 1", "below 1"),
         ("--init-from nothing.pth", "nothing.pth"),
         ("--data nowhere", "does not exist"),
+        ("--rates fc4=1 fc4=2", "one factor for each layer"),
+        ("--colour deviation --without augmentation", "choose one of them"),
+        ("--estimate --resume run", "do not go with them"),
+        ("--memory --out run", "do not go with them"),
+        ("--init lsuv --init-from cifar10", "--init and --init-from"),
+        ("--init-from cifar10", "it takes images of (3, 32, 32), not (1, 8, 8)"),
+        ("--init-from cifar10 --model lenet5", "lenet5"),
     ],
 )
 def test_refusals(options, says, capsys):
@@ -397,3 +406,87 @@ def test_memory_of_a_step(capsys):
     assert shown.startswith("alexnet_small, 10 classes, 8 images of 1 x 8 x 8\npeak of one step: ")
     assert "predicted" in shown
     assert not Path("runs").exists()
+
+
+def test_an_option_may_be_repeated(few_digits):
+    options = "--without lrn --without dropout,overlap --rates bias=2 --rates fc4=3 --backend numpy"
+    assert run(*options.split(), "--epochs", 1, "--out", "a") == 0
+    config = load_trained("a").config
+    assert (config["without"], config["rates"]) == (["lrn", "dropout", "overlap"], ["bias=2", "fc4=3"])
+
+
+def test_frozen_batch_norm_keeps_its_averages(few_digits, monkeypatch):
+    def small(classes, shape):
+        return Sequential({"flat": Flatten(), "fc1": Linear(64, 9), "bn1": BatchNorm1d(9), "fc2": Linear(9, classes)})
+
+    monkeypatch.setitem(models.MODELS, "alexnet_small", models.MODELS["alexnet_small"]._replace(make=small))
+    assert run("--epochs", 1, "--freeze", "bn1", "--backend", "numpy", "--out", "a") == 0
+    assert not load_trained("a").network.bn1.running_mean.numpy().any()
+    assert run("--epochs", 1, "--backend", "numpy", "--out", "b") == 0
+    assert load_trained("b").network.bn1.running_mean.numpy().any()
+
+
+def test_the_source_says_what_network_it_is(few_digits):
+    assert run("--epochs", 1, "--activation", "tanh", "--backend", "numpy", "--out", "a") == 0
+    assert run("--init-from", "a", "--epochs", 1, "--lr", "1e-12", "--backend", "numpy", "--out", "b") == 0
+    a, b = (load_trained(name) for name in "ab")
+    assert b.config["activation"] == "tanh"
+    images = run_module.load("digits").test_images
+    np.testing.assert_allclose(a.log_probabilities(images), b.log_probabilities(images), atol=1e-4)
+
+
+def test_lsuv_for_a_new_head_looks_at_the_features_it_gets(few_digits):
+    assert run("--epochs", 1, "--backend", "numpy", "--out", "a") == 0
+    r = assembled(init_from="a", new_head=True, init="lsuv", freeze=["conv1"])
+    scores = r.network.eval()(Tensor(run_module.first_images(r))).numpy()
+    assert scores.var() == pytest.approx(1, abs=0.11)
+    theirs = load_trained("a").network
+    assert np.array_equal(r.network.conv2.weight.numpy(), theirs.conv2.weight.numpy())
+    assert r.network.conv2.weight.requires_grad
+    assert not r.network.conv1.weight.requires_grad
+
+
+def test_estimate_counts_the_images_that_a_step_has(few_digits, monkeypatch):
+    monkeypatch.setattr(estimate, "SECONDS", 0.0)
+    text = estimate.estimate(
+        Config(batch_size=100, backend="numpy"), lambda run, images, labels: time.sleep(len(labels) / 1000)
+    )
+    rate = float(text.split(": ")[-1].split(" images/s")[0]) if ": " in text else 0
+    assert 500 < rate < 1050, text  # 160 images in steps of 100 and 60, a millisecond for each image
+
+
+@pytest.mark.parametrize("held_out", ["nan", "-0.5", "1", "inf"])
+def test_evaluate_refuses_shares_that_are_none(held_out, capsys):
+    with pytest.raises(SystemExit):
+        evaluate.main(["cifar10", "--held-out", held_out])
+    assert "from 0 up and below 1" in capsys.readouterr().err
+
+
+def test_evaluate_says_whose_images_these_may_be(packed, capsys):
+    assert run("--data", packed, "--epochs", 1, "--held-out", 0.3, "--lr", 0.001, "--out", "a") == 0
+    capsys.readouterr()
+    assert evaluate.main(["a"]) == 0
+    assert "it may have learnt from these" not in capsys.readouterr().out
+    assert evaluate.main(["a", "--held-out", "0.5"]) == 0
+    assert "note      a was not trained on the other images here" in capsys.readouterr().out
+
+
+def test_a_photograph_that_vanishes_while_training(plain, tmp_path, capsys, monkeypatch):
+    shutil.copytree(plain, tmp_path / "animals")
+    monkeypatch.setattr(
+        train, "take_step", lambda run, *batch: (tmp_path / "animals/dog/4.jpg").unlink(missing_ok=True) or 1.0
+    )
+    options = ["--data", "animals", "--held-out", 0, "--batch-size", 1, "--epochs", 2, "--backend", "numpy"]
+    assert run(*options, "--out", "a") == 2
+    assert "dog/4.jpg: could be read before" in capsys.readouterr().err
+    steps = read_checkpoint(Path("a/checkpoint.safetensors"))[1]["progress"]["step"]
+    assert steps == len([line for line in log_of(Path("a")) if "loss" in line]) > 0
+    refused(capsys, "--resume", "a", says="11 training images then, 10 now")
+
+
+def test_a_run_goes_on_where_its_photographs_have_moved(plain, tmp_path):
+    shutil.copytree(plain, tmp_path / "animals")
+    options = ["--data", "animals", "--held-out", 0, "--batch-size", 8, "--epochs", 1, "--lr", 0.001]
+    assert run(*options, "--out", "a") == 0
+    (tmp_path / "animals").rename(tmp_path / "beasts")
+    assert run("--resume", "a", "--data", "beasts", "--epochs", 2) == 0

@@ -22,10 +22,11 @@ def load(
     crop: int = 224,
     held_out: float = 0.2,
     tell: folder.Tell | None = None,
+    only_test: bool = False,
 ) -> Dataset:
     """'digits' (embedded), 'cifar10' (downloaded once), a folder with CIFAR-10's files in it, or one of photographs.
 
-    The last three arguments are for photographs: see folder.load.
+    The last four arguments are for photographs: see folder.load.
     """
     if source == "digits":
         return digits.load()
@@ -38,7 +39,7 @@ def load(
     if cifar10.is_here(place):
         return cifar10.load(place)
     if folder.holds_photographs(place):
-        return folder.load(place, crop, held_out, tell)
+        return folder.load(place, crop, held_out, tell, only_test)
     raise DataError(
         f"{source}: there are neither CIFAR-10 files here (data_batch_1.bin or data_batch_1), nor images in folders of "
         f"their classes ({source}/CLASS/IMAGE.jpg, or train/ and val/ with such folders)"

@@ -97,6 +97,8 @@ class Dataset:
     crop: int | None = None  # the network sees squares of this size; None for whole images
     known: Statistics | None = None  # of the training images, where it need not be computed
     left_out: list[str] = field(default_factory=list)  # files that cannot be read, with the reason
+    fingerprint: str = ""  # of the training files, where they are the user's own
+    has_val: bool = False  # whether the test images have a folder of their own
 
     @property
     def image_shape(self) -> tuple[int, int, int]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -13,12 +15,12 @@ from threadpoolctl import threadpool_limits
 
 from ..backends.thread_pool import usable_cores
 from .augmentation import RandomCrop
-from .dataset import DataError, Dataset, Images, stratified_split
-from .packed import is_packed, open_packed
+from .dataset import DataError, Dataset, Images
+from .packed import file_names, is_packed, open_packed
 from .photographs import SIDE, UnreadableError, find_classes, find_photographs, read_all, read_photograph
 from .statistics import PixelSums, Statistics
 
-SPLIT_SEED = 0  # which images are held out: the same ones always, whatever the seed of the run
+RESERVED = {"train", "training", "val", "valid", "validation", "test"}  # no names of classes, in any case
 Tell = Callable[[int, int, str | None], Any]  # hears of each file: (looked at, of, None or "name: why it is left out")
 
 
@@ -33,11 +35,15 @@ class PhotographFiles:
         return len(self.names)
 
     def __getitem__(self, which: Any) -> numpy.ndarray:
+        return numpy.stack([self._read(self.names[i]) for i in numpy.arange(len(self.names))[which]])
+
+    def _read(self, name: str) -> numpy.ndarray:
         try:
-            chosen = numpy.arange(len(self.names))[which]
-            return numpy.stack([read_photograph(self.root / self.names[i]) for i in chosen])
+            return read_photograph(self.root / name)
         except UnreadableError as error:
-            raise DataError(f"{self.root}: a photograph that could be read before cannot be now ({error})") from None
+            raise DataError(
+                f"{self.root / name}: could be read before and cannot be now ({error}); put it back"
+            ) from None
 
 
 class Selection:
@@ -56,39 +62,66 @@ class Selection:
 
 def holds_photographs(folder: Path) -> bool:
     """Whether this is a packed folder, or one of CLASS/IMAGE files, or holds either as train/."""
-    places = [place for place in (folder / "train", folder) if place.is_dir()]
-    return any(is_packed(p) or next(find_photographs(p, find_classes(p)), None) is not None for p in places)
+    return is_split(folder) or _has_images(folder)
 
 
-def load(folder: Path, crop: int, held_out: float = 0.2, tell: Tell | None = None) -> Dataset:
+def is_split(folder: Path) -> bool:
+    """Whether it holds train/ with classes in it; a class may be called train."""
+    return (folder / "train").is_dir() and _has_images(folder / "train")
+
+
+def _has_images(folder: Path) -> bool:
+    return is_packed(folder) or next(find_photographs(folder, find_classes(folder)), None) is not None
+
+
+def load(folder: Path, crop: int, held_out: float = 0.2, tell: Tell | None = None, only_test: bool = False) -> Dataset:
     """Photographs of 256 x 256 pixels, of which the network is to see squares of `crop` pixels.
 
     The folder holds train/ and val/, or only train/, or the classes themselves; where there is no val/, the fraction
     `held_out` of each class is held out. With held_out = 0 the training images stand in for held-out ones.
-    Plain files are all read once, which tells what cannot be read and gives the mean image.
+    Plain files are all read once, which tells what cannot be read and gives the mean image; with `only_test`, those of
+    train/ are not, where there is a val/.
     """
-    inside = folder / "train" if (folder / "train").is_dir() else folder
-    val = folder / "val" if inside != folder and (folder / "val").is_dir() else None
-    whole = _open(inside)
-    if val is not None:
-        train, test = whole, _open(val)
+    split = is_split(folder)
+    whole = _open(folder / "train" if split else folder)
+    has_val = split and (folder / "val").is_dir()
+    if has_val:
+        train, test = whole, _open(folder / "val")
         for name in sorted(set(train.classes) ^ set(test.classes)):
             raise DataError(f"{folder}: train and val need the same classes, but {name!r} is in only one of them")
-    elif held_out == 0:
-        train = test = whole
+        left_out = test.check_files(tell)
+        if not only_test:
+            left_out = train.check_files(tell) + left_out
     else:
-        kept, tested = stratified_split(whole.labels, held_out, SPLIT_SEED)
-        train, test = whole.part(kept), whole.part(tested)
-        if not len(kept) or not len(tested):
-            raise DataError(
-                f"{folder}: the classes are too small to hold out {held_out:g} of each. Give more images, another "
-                "--held-out, or --held-out 0, which measures on the training images"
-            )
-    left_out = train.check_files(tell) + (test.check_files(tell) if test is not train else [])
+        train = test = whole
+        left_out = whole.check_files(tell)
+        if held_out:
+            train, test = whole.divided(held_out)
+            if whole.sums:
+                train.statistics = whole.sums.without(test.images).statistics()
+    _check_classes(folder, train, test)
     return Dataset(
         folder.resolve().name, train.classes, train.images, train.labels, test.images, test.labels, RandomCrop(crop),
-        crop, train.statistics, left_out,
+        crop, train.statistics, left_out, train.fingerprint(), has_val,
     )  # fmt: skip
+
+
+def _check_classes(folder: Path, train: _Part, test: _Part) -> None:
+    """Refuse what nobody can have meant."""
+    if len(train.classes) < 2:
+        raise DataError(f"{folder}: there must be two classes at least, but there is only {train.classes[0]!r}")
+    if {name.lower() for name in train.classes} <= RESERVED:
+        names = ", ".join(train.classes)
+        raise DataError(f"{folder}: {names} would be taken for classes. Call them train and val, in small letters")
+    counts = numpy.bincount(train.labels, minlength=len(train.classes))
+    if not counts.all():
+        name = train.classes[int(counts.argmin())]
+        raise DataError(f"{folder}: the class {name!r} has no training image: add photographs or remove its folder")
+    if not len(test.labels):
+        raise DataError(
+            f"{folder}: the classes are too small to hold out a part of each. Give more images, another "
+            "--held-out, or --held-out 0, which measures on the training images"
+        )
 
 
 @dataclass
@@ -98,15 +131,36 @@ class _Part:
     classes: list[str]
     images: Images
     labels: numpy.ndarray
+    names: list[str]  # of their files
     statistics: Statistics | None = None
+    sums: PixelSums | None = None  # over plain files that have been read
+
+    def fingerprint(self) -> str:
+        """Of the files and their labels: who knows it notices other ones."""
+        digest = hashlib.sha256(numpy.ascontiguousarray(self.labels))  # type: ignore[arg-type]
+        for name in self.names:
+            digest.update(os.fsencode(name) + b"\n")
+        return digest.hexdigest()
+
+    def divided(self, held_out: float) -> tuple[_Part, _Part]:
+        """The part to train on and the fraction of each class that is held out.
+
+        It goes by the files' names, so that no image changes sides where others come, go, or cannot be read (but for
+        one in a class whose share grows). At least one image of each class stays.
+        """
+        rank = [hashlib.sha256(os.fsencode(name)).digest() for name in self.names]
+        kept: list[int] = []
+        tested: list[int] = []
+        for label in range(len(self.classes)):
+            members = sorted(numpy.flatnonzero(self.labels == label).tolist(), key=rank.__getitem__)
+            cut = min(round(len(members) * held_out), max(0, len(members) - 1))
+            tested += members[:cut]
+            kept += members[cut:]
+        return self.part(numpy.sort(numpy.array(kept, int))), self.part(numpy.sort(numpy.array(tested, int)))
 
     def part(self, which: numpy.ndarray) -> _Part:
         """Some of the images; whose statistics are other ones."""
-        if isinstance(self.images, PhotographFiles):
-            images: Images = PhotographFiles(self.images.root, [self.images.names[i] for i in which])
-        else:
-            images = Selection(self.images, which)
-        return _Part(self.classes, images, self.labels[which])
+        return _Part(self.classes, Selection(self.images, which), self.labels[which], [self.names[i] for i in which])
 
     def check_files(self, tell: Tell | None) -> list[str]:
         """Read plain files once, add up their pixels, and take out those that cannot be read. Returns what is out."""
@@ -125,19 +179,20 @@ class _Part:
                     tell(i + 1, len(names), left_out[-1] if isinstance(outcome, str) else None)
         if not readable:
             raise DataError(f"{root}: not one of {len(names):,} files can be read: {left_out[0]}")
-        self.images = PhotographFiles(root, [names[i] for i in readable])
-        self.labels, self.statistics = self.labels[readable], sums.statistics()
+        self.names = [names[i] for i in readable]
+        self.images = PhotographFiles(root, self.names)
+        self.labels, self.sums, self.statistics = self.labels[readable], sums, sums.statistics()
         return left_out
 
 
 def _open(root: Path) -> _Part:
     if is_packed(root):
         packed = open_packed(root)
-        return _Part(packed.classes, packed.images, packed.labels, packed.statistics)
+        return _Part(packed.classes, packed.images, packed.labels, file_names(root), packed.statistics)
     classes = find_classes(root)
     names = list(find_photographs(root, classes))
     if not names:
         raise DataError(f"{root}: there are no images in folders of their classes ({root}/CLASS/IMAGE.jpg)")
     label_of = {name: label for label, name in enumerate(classes)}
     labels = numpy.array([label_of[Path(name).parts[0]] for name in names], "int64")
-    return _Part(classes, PhotographFiles(root, names), labels)
+    return _Part(classes, PhotographFiles(root, names), labels, names)

@@ -75,6 +75,17 @@ def open_packed(folder: Path) -> Packed:
         raise DataError(f"{folder}: this is no packed folder, or a damaged one ({error}): pack it again") from None
 
 
+def file_names(folder: Path) -> list[str]:
+    """The names of the files that the images of a finished pack came from."""
+    try:
+        with open(folder / "files.txt", "rb") as lines:
+            return [json.loads(line) for line in lines]
+    except OSError as error:
+        raise DataError(f"{error.filename or folder}: {error.strerror or error}") from None
+    except ValueError:
+        raise DataError(f"{folder / 'files.txt'}: is damaged: pack it again") from None
+
+
 @dataclass
 class Progress:
     """What has been packed so far, with the sums that mean and covariance come from."""

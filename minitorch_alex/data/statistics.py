@@ -50,6 +50,11 @@ class PixelSums:
                 self.products[i, j] += numpy.uint64(a @ b)  # below 2^53, so exact
                 self.products[j, i] = self.products[i, j]
 
+    def without(self, images: Any) -> PixelSums:
+        """The sums over all but these images, which have been counted."""
+        others = PixelSums.of(images)
+        return PixelSums(self.count - others.count, self.total - others.total, self.products - others.products)
+
     def statistics(self) -> Statistics:
         """In float64."""
         mean_image = self.total / self.count
