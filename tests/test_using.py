@@ -358,6 +358,7 @@ def test_the_reference_belongs_to_its_recipe():
     assert reference_for(Config(seed=9, backend="numpy", workers=3, epochs=4), "digits") == reference
     assert reference_for(Config(lr=0.5), "digits") is None
     assert reference_for(Config(), "cifar10") is None
+    assert len(reference_for(Config(**read_file("cifar10")), "cifar10")["seeds"]) > 1
     assert reference_for(Config(), "photographs") is None
 
 
