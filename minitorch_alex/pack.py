@@ -11,8 +11,6 @@ import sys
 import warnings
 from pathlib import Path
 
-from threadpoolctl import threadpool_limits
-
 from .backends.thread_pool import usable_cores
 from .command_line import OneLineParser, printable, reported
 from .data import DataError
@@ -66,7 +64,7 @@ def pack_part(source: Path, out: Path, workers: int, strict: bool) -> None:
             raise DataError(f"{out}: packed already, but files were left out, see unreadable.txt in it")
         print(printable(f"{out}: packed already"))
         return
-    with files_bar(printable(f"{source}")) as tell, threadpool_limits(1, "blas"):  # the cores read photographs
+    with files_bar(printable(f"{source}")) as tell:
         packed, left_out = pack_folder(source, out, workers, tell, strict)
     with open(out / "unreadable.txt", encoding="utf-8") as lines:
         for line in lines:

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy
-from threadpoolctl import threadpool_limits
 
 from ..backends.thread_pool import usable_cores
 from .augmentation import RandomCrop
@@ -168,7 +167,7 @@ class _Part:
             return []
         root, names = self.images.root, self.images.names
         sums, readable, left_out = PixelSums.zero((3, SIDE, SIDE)), [], []
-        with ThreadPoolExecutor(usable_cores()) as pool, threadpool_limits(1, "blas"):  # the cores read photographs
+        with ThreadPoolExecutor(usable_cores()) as pool:
             for i, (name, outcome) in enumerate(read_all(pool, usable_cores(), root, iter(names))):
                 if isinstance(outcome, str):
                     left_out.append(f"{root / name}: {outcome}")
