@@ -97,7 +97,7 @@ def read_photograph(path: Path | str, side: int = SIDE) -> numpy.ndarray:
         image = image.resize((side, side), Image.Resampling.BILINEAR, box=square, reducing_gap=3.0)
         if turn is not None:
             image = image.transpose(Image.Transpose[turn])
-        return numpy.asarray(image).transpose(2, 0, 1)
+        return numpy.ascontiguousarray(numpy.asarray(image).transpose(2, 0, 1))
     except UnreadableError:
         raise
     except UnidentifiedImageError:

@@ -44,7 +44,7 @@ class PixelSums:
         self.count += len(images)
         for image in images:
             self.total += image
-        channels = images.swapaxes(0, 1).reshape(images.shape[1], -1).astype("float64")
+        channels = images.swapaxes(0, 1).reshape(images.shape[1], -1).astype("float64", order="C")
         products = numpy.einsum("ip,jp->ij", channels, channels)  # not a @: BLAS would wake threads for each image
         self.products += products.astype("uint64")  # below 2^53, so exact
 
