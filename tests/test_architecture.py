@@ -16,11 +16,18 @@ PACKAGE = Path(__file__).parents[1] / "minitorch_alex"
 NAME = PACKAGE.name
 
 HOUSE = [
-    # floor 0: random bits
+    # floor 0: CUDA on a CPU, random bits
+    "cuda_on_cpu.error",
+    "cuda_on_cpu.compiler cuda_on_cpu.memory cuda_on_cpu.source",
+    "cuda_on_cpu.arguments cuda_on_cpu.examples cuda_on_cpu.library",
+    "cuda_on_cpu.watch",
+    "cuda_on_cpu.kernel",
+    "cuda_on_cpu",
     "philox",
     # floor 1: arrays, and the kernels below them
     "backends.thread_pool backends.numpy_backend backends.numba_kernels",
-    "backends.numba_backend",
+    "backends.numba_backend backends.cuda_kernels",
+    "backends.cuda_on_cpu_backend",
     "backends",
     "array_box",
     # floor 2: the tape
@@ -65,6 +72,7 @@ HOUSE = [
     "exercises",
     "exercises.notebook",
     "exercises.__main__",
+    "cuda_on_cpu.__main__",
 ]
 ROW = {
     f"{NAME}.{module}".rstrip("."): number

@@ -15,7 +15,7 @@ import pytest
 from test_data import cifar_batches, write_binary
 
 import minitorch_alex
-from minitorch_alex.backends import kernel_folder
+from minitorch_alex.cuda_on_cpu import kernel_folder
 
 ROOT = Path(__file__).parents[1]
 LEFT_BEHIND = {".git", ".venv", "__pycache__", "build", "dist", "runs"}
@@ -89,7 +89,7 @@ def test_wheel_holds_the_package_and_nothing_else(source, wheel):
     ]
     assert {f"minitorch_alex/{f}" for f in needed} <= expected
     kinds = {Path(file).suffix for file in expected}
-    assert kinds <= {".py", ".typed", ".npz", ".toml", ".cu", ".cuh", ".h", ".md", ".json", ".safetensors"}, (
+    assert kinds <= {".py", ".typed", ".npz", ".toml", ".cu", ".cuh", ".h", ".md", ".json", ".safetensors", ".cpp"}, (
         "what is that?"
     )
 
@@ -157,15 +157,15 @@ def run_installed(installed: Path, folder: Path, *arguments: str) -> str:
 def test_installed_package(installed, tmp_path):
     code = """if True:
         import importlib.resources, minitorch_alex
-        from minitorch_alex import backends, config, data
+        from minitorch_alex import config, cuda_on_cpu, data
         files = importlib.resources.files("minitorch_alex")
         print(minitorch_alex.__file__)
         print(minitorch_alex.__version__)
-        print(backends.kernel_folder())
+        print(cuda_on_cpu.kernel_folder())
         print(len(data.load("digits").train_images))
         print(config.read_file("cifar10")["batch_size"])
         print(files.joinpath("py.typed").is_file())
-        print(sorted(path.name for path in backends.kernel_folder().iterdir()))
+        print(sorted(path.name for path in cuda_on_cpu.kernel_folder().iterdir()))
     """
     package = installed / "minitorch_alex"
     kernels = sorted(path.name for path in (ROOT / "kernels").iterdir())

@@ -8,16 +8,16 @@ from __future__ import annotations
 import functools
 import importlib
 import importlib.util
-from pathlib import Path
 
 from .numpy_backend import Backend
 
-__all__ = ["Backend", "available", "current", "get", "kernel_folder", "use", "why_not"]
+__all__ = ["Backend", "available", "current", "get", "use", "why_not"]
 
 # What each backend needs, and what to type when it is missing.
 NEEDS = {
     "numpy": (None, ""),
     "numba": ("numba", "python -m pip install numba"),
+    "cuda_on_cpu": (None, ""),
     "cupy": ("cupy", 'python -m pip install "cupy-cuda13x[ctk]>=14" (or cupy-cuda12x, for an older driver)'),
 }
 
@@ -33,6 +33,8 @@ def why_not(name: str) -> str | None:
         return f"the {name} backend is not part of this version of minitorch_alex yet: use numba or numpy"
     if module is not None and importlib.util.find_spec(module) is None:
         return f"the {name} backend needs the package {module}, which is not installed: {remedy}"
+    if name == "cuda_on_cpu":
+        return importlib.import_module("minitorch_alex.cuda_on_cpu").why_not()
     return None
 
 
@@ -61,10 +63,3 @@ def current() -> Backend:
     if _current is None:
         use("numba" if why_not("numba") is None else "numpy")
     return get(_current)
-
-
-def kernel_folder() -> Path:
-    """Where the CUDA sources are: in a checkout its own kernels/, so that edits count, else the installed ones."""
-    package = Path(__file__).resolve().parents[1]
-    checkout = package.parent / "kernels"
-    return checkout if (package.parent / "pyproject.toml").is_file() and checkout.is_dir() else package / "kernels"
