@@ -285,7 +285,7 @@ def test_the_shipped_references_fit_their_recipes():
         assert file.name == f"{ours['recipe']}.reference.json"
         settings = reference.settings_of(ours["recipe"])
         assert ours["epochs"] == list(range(1, settings["epochs"] + 1))
-        assert len(set(ours["seeds"])) == len(ours["seeds"]) >= 3
+        assert len(set(ours["seeds"])) == len(ours["seeds"]) >= 2
         for name in reference.CURVES:
             low, median, high = (np.array(ours[name][kind]) for kind in ("low", "median", "high"))
             assert len(low) == len(ours["epochs"])
