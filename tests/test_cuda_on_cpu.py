@@ -383,7 +383,7 @@ def crashes():
     [
         ("divide", [0], r"division by zero, in kernel.cu:2 \[block 0, thread 0\]"),
         ("shifts", [40], "'int' is shifted by 40 bits, in kernel.cu:11"),
-        ("deep_stack", [], "local arrays of more than 262144 bytes"),
+        ("deep_stack", [], "local arrays need more than 262144 bytes, in kernel.cu:4"),
         ("far_away", [], "far from every array .*kernel.cu:6"),
         ("asserts", [], r"the assertion y\[0\] == 1 failed, in kernel.cu:7"),
         ("traps", [], "__trap, in kernel.cu:8"),

@@ -166,7 +166,14 @@ def _runtime(folder: Path, work_folder: Path, watched: bool, command: list[str],
     if path.exists():
         os.utime(path)
         return path
-    files = ["runtime.cpp", "fibers.cpp", "checks.cpp", *(["watch.cpp"] if watched else [])]
+    files = [
+        "launch.cpp",
+        "scheduler.cpp",
+        "fibers.cpp",
+        "shared_memory.cpp",
+        "checks.cpp",
+        *(["watch.cpp"] if watched else []),
+    ]
     wishes = ["-O1", *(["-DCUDA_ON_CPU_WATCH"] if watched else [])]
     run([*command, *wishes, "-c", *(str(SHIM / file) for file in files)], work_folder, "the shim does not compile")
     objects = [file.replace(".cpp", ".o") for file in files]

@@ -21,7 +21,7 @@ struct Site {
 // Ends the launch with an error; the message is what printf would say.
 [[noreturn]] void fail(Site site, const char* format, ...);
 
-// -- the barrier (runtime.cpp) ----------------------------------------------------
+// -- the barrier (scheduler.cpp) --------------------------------------------------
 struct Votes {
     int any = 0;
     int all = 1;
@@ -31,7 +31,7 @@ struct Votes {
 // Returns when every thread of the block that has not ended is here, with how they voted.
 Votes wait_for_block(const char* function, Site site, bool vote);
 
-// -- shared memory ----------------------------------------------------------------
+// -- shared memory (shared_memory.cpp) --------------------------------------------
 // A __shared__ array exists once per block. Blocks run one after another here, so one array will do for all of them,
 // as a static variable is; it is filled with NaN before each block. Being thread_local puts all of them, and nothing
 // else, side by side into one stretch of memory that the runtime can find.
@@ -63,7 +63,8 @@ inline void declare_shared(const char* name, T& array) {
 template <typename T>
 inline T* dynamic_shared(const char* name) {
     void* start = dynamic_shared_memory();
-    if (!is_declared(start)) declare(name, code<T>(), start, dynamic_shared_bytes(), dynamic_shared_bytes() / sizeof(T), 0, 0);
+    size_t bytes = dynamic_shared_bytes();
+    if (!is_declared(start)) declare(name, code<T>(), start, bytes, bytes / sizeof(T), 0, 0);
     return static_cast<T*>(start);
 }
 

@@ -7,7 +7,8 @@
 //     atomics.h        atomicAdd, ...
 //     kernel_table.h   how Python finds the kernels and their parameters
 //
-// How threads and blocks are imitated is in runtime.cpp, the checks of a watched run are in watch.cpp.
+// How it works: launch.cpp (a launch, errors, signals), scheduler.cpp (blocks, threads, barriers), fibers.cpp (the
+// switch from thread to thread), shared_memory.cpp; checks.cpp and watch.cpp look for mistakes.
 //
 // What cannot be imitated, so that a kernel which is right here may still be wrong or slow on a GPU:
 // - speed: nothing that is measured here means anything there

@@ -42,8 +42,8 @@ void prepare_context(Context& context, void* stack, size_t bytes, void (*start)(
     context.stack_pointer = top;
 }
 #else
-// The C library's own switch, on any processor. It also saves the signal mask, by a call to the system each time, and is
-// some 14 times slower.
+// The C library's own switch, on any processor. It also saves the signal mask, by a call to the system each time, and
+// is some 12 times slower.
 void switch_context(Context& from, Context& to) { swapcontext(&from.registers, &to.registers); }
 
 void prepare_context(Context& context, void* stack, size_t bytes, void (*start)()) {

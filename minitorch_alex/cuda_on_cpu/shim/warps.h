@@ -1,9 +1,9 @@
 // The 32 threads of a warp ("lanes") read each other's registers.
 //
-// Each of these functions is a meeting: the lanes named in `mask`, bit by bit, come with a value, and when all are there
-// each leaves with what it asked for. Lanes that have left the kernel are not waited for. Asking for the value of a lane
-// that did not come is undefined on a GPU and an error here. No meeting but __syncwarp orders memory: what one lane
-// wrote, another may read only after a __syncwarp (or a __syncthreads).
+// Each of these functions is a meeting: the lanes named in `mask`, bit by bit, come with a value, and when all are
+// there each leaves with what it asked for. Lanes that have left the kernel are not waited for. Asking for the value of
+// a lane that did not come is undefined on a GPU and an error here. No meeting but __syncwarp orders memory: what one
+// lane wrote, another may read only after a __syncwarp (or a __syncthreads).
 #pragma once
 
 #include "barriers.h"
@@ -15,7 +15,7 @@ struct Lanes {
     unsigned came;  // bit i: lane i came
 };
 
-// runtime.cpp: returns when all lanes of `mask` that have not ended are there.
+// scheduler.cpp: returns when all lanes of `mask` that have not ended are there.
 Lanes meet(const char* function, Site site, unsigned mask, uint64_t value);
 int my_lane();
 
@@ -39,7 +39,8 @@ template <typename T>
 inline T shuffle(const char* function, Site site, unsigned mask, T value, int source, bool inside) {
     Lanes lanes = meet(function, site, mask, to_bits(value));
     if (!inside) return value;
-    if (!(mask >> source & 1)) fail(site, "%s reads from lane %d, which its mask 0x%08x leaves out", function, source, mask);
+    if (!(mask >> source & 1))
+        fail(site, "%s reads from lane %d, which its mask 0x%08x leaves out", function, source, mask);
     if (!(lanes.came >> source & 1))
         fail(site, "%s reads from lane %d, which does not exist or has left the kernel", function, source);
     return from_bits<T>(lanes.value[source]);

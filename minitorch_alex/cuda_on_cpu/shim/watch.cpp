@@ -62,7 +62,8 @@ struct Array {
 std::vector<Array> arrays;
 
 Array make_array(uint64_t start, uint64_t bytes, uint32_t element_bytes, bool shared, int number) {
-    Element* elements = static_cast<Element*>(calloc(bytes / element_bytes + 1, sizeof(Element)));  // calloc: all "none"
+    void* zeros = calloc(bytes / element_bytes + 1, sizeof(Element));  // time 0: nobody yet
+    Element* elements = static_cast<Element*>(zeros);
     return {start, start + bytes, start, start + bytes, element_bytes, shared, number,
             std::unique_ptr<Element[], Free>(elements)};
 }
@@ -80,7 +81,16 @@ bool atomic_now;
 Access this_access(uint64_t code) {
     const Thread& me = *current;
     uint32_t time = clocks[me.warp].knows[me.lane][me.lane];
-    return {uint32_t(block_now), barriers, time, 1u << me.lane, uint32_t(code), uint16_t(me.warp), uint16_t(me.number), atomic_now};
+    Access access = {};
+    access.block = uint32_t(block_now);
+    access.barrier = barriers;
+    access.time = time;
+    access.lanes = 1u << me.lane;
+    access.code = uint32_t(code);
+    access.warp = uint16_t(me.warp);
+    access.thread = uint16_t(me.number);
+    access.atomic = atomic_now;
+    return access;
 }
 
 bool is_before_now(const Access& access) {
@@ -123,8 +133,8 @@ struct Finding {
 };
 std::vector<Finding> findings;
 
-void report(int kind, const Array& array, int64_t element, size_t bytes, const Access& now, bool writes, const Access* before,
-            bool before_writes) {
+void find(int kind, const Array& array, int64_t element, size_t bytes, const Access& now, bool writes,
+          const Access* before = nullptr, bool before_writes = false) {
     uint64_t code_before = before ? before->code : 0;
     for (const Finding& other : findings) {  // once for each pair of places
         if (other.kind == kind && other.now.code == now.code && other.before.code == code_before) return;
@@ -140,13 +150,13 @@ void check_element(const Array& array, uint64_t number, const Access& now, bool 
     Element& element = array.elements[number];
     bool both_atomic = now.atomic && element.write.atomic;
     if (!both_atomic && !is_before_now(element.write))
-        report(RACE, array, int64_t(number), bytes, now, writes, &element.write, true);
+        find(RACE, array, int64_t(number), bytes, now, writes, &element.write, true);
     if (writes) {
-        if (!is_before_now(element.read)) report(RACE, array, int64_t(number), bytes, now, true, &element.read, false);
+        if (!is_before_now(element.read)) find(RACE, array, int64_t(number), bytes, now, true, &element.read, false);
         element.write = now;
         element.read = Access();
     } else {
-        if (array.shared && element.write.time == 0) report(UNWRITTEN, array, int64_t(number), bytes, now, false, nullptr, false);
+        if (array.shared && element.write.time == 0) find(UNWRITTEN, array, int64_t(number), bytes, now, false);
         if (!now.atomic) element.read = joined(element.read, now);
     }
 }
@@ -171,7 +181,8 @@ int64_t traced_block = -1, traced_thread = -1;
 const void* written;  // the value of a write is there only afterwards: it is looked up at the next event
 
 bool is_traced() {
-    return int64_t(block_now) == traced_block && int64_t(current->number) == traced_thread && events.size() < MOST_EVENTS;
+    if (int64_t(block_now) != traced_block || int64_t(current->number) != traced_thread) return false;
+    return events.size() < MOST_EVENTS;
 }
 
 void note_written_value() {
@@ -202,13 +213,13 @@ void look_at(uint64_t address, size_t bytes, bool writes, uint64_t code) {
     for (const Array& array : arrays) {
         if (address < array.around_start || address >= array.around_end) continue;
         Access now = this_access(code);
-        int64_t element = (int64_t(address) - int64_t(array.start)) / int64_t(array.element_bytes);
-        if (address < array.start) element = (int64_t(address) - int64_t(array.start) + 1) / int64_t(array.element_bytes) - 1;
+        int64_t distance = int64_t(address) - int64_t(array.start), size = array.element_bytes;
+        int64_t element = distance >= 0 ? distance / size : (distance + 1) / size - 1;
         if (address < array.start || address + bytes > array.end) {
             bool in_another = false;
             for (const Array& other : arrays) in_another |= address >= other.start && address + bytes <= other.end;
             if (in_another) continue;
-            report(OUTSIDE, array, element, bytes, now, writes, nullptr, false);
+            find(OUTSIDE, array, element, bytes, now, writes);
             return;
         }
         for (uint64_t at = address; at < address + bytes; at += array.element_bytes) {
@@ -246,7 +257,8 @@ void watch_block_begins(unsigned threads) {
     for (unsigned lane = 0; lane < WARP; ++lane) fresh.knows[lane][lane] = 1;
     clocks.assign((threads + WARP - 1) / WARP, fresh);
     for (Array& array : arrays) {  // a new block has new shared memory
-        if (array.shared) memset(static_cast<void*>(array.elements.get()), 0, (array.end - array.start) / array.element_bytes * sizeof(Element));
+        size_t elements = (array.end - array.start) / array.element_bytes;
+        if (array.shared) std::fill_n(array.elements.get(), elements, Element());
     }
 }
 

@@ -83,7 +83,7 @@ __global__ void lost_update_between_blocks(const T* x, T* sum, int n) {
     for (int i = 0; i < n; ++i) sum[0] += x[blockIdx.x * n + i];
 }
 
-// Scattering: several threads have the same target. (An atomicAdd is no race, but its rounding changes from run to run.)
+// Scattering: two threads have the same target. (An atomicAdd is no race, but its rounding changes from run to run.)
 template <typename T>
 __global__ void scatter(const T* x, const int* target, T* y) {
     y[target[threadIdx.x]] += x[threadIdx.x];
