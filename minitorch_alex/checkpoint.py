@@ -97,7 +97,7 @@ def restore(path: Path, arrays: dict[str, numpy.ndarray], network: Module, optim
     try:
         if optimizer is not None:
             optimizer.load_state_dict(_part(arrays, "optimizer."))
-        network.load_state_dict(weights_in(arrays))
+        network.load_state_dict(_part(arrays, "model."))
     except (ValueError, TypeError) as error:
         if optimizer is not None:
             optimizer.velocity = velocity
@@ -111,11 +111,6 @@ def is_checkpoint(path: Path) -> bool:
             return (file.metadata() or {}).get("format", "").startswith("minitorch_alex")
     except (SafetensorError, OSError, ValueError):
         return False
-
-
-def weights_in(arrays: dict[str, numpy.ndarray]) -> dict[str, numpy.ndarray]:
-    """A network's state dict from a checkpoint's arrays."""
-    return _part(arrays, "model.")
 
 
 def preprocessing_in(path: Path, arrays: dict[str, numpy.ndarray], image_shape: Sequence[int]) -> Preprocessing:
