@@ -58,7 +58,8 @@ def instances(source: str) -> list[str]:
     """The kernels of a .cu file by the names under which CuPy takes them.
 
     A `template <typename T>` has two instances, float and double. A template of another kind needs a comment with its
-    own, `// instances: name<float, 5>; name<double, 5>`, which then stand for this kernel.
+    own, `// instances: name<float, 5>; name<double, 5>`, which then stand for this kernel. Where bfloat16.cuh is
+    included, there is a third for each of float.
     """
     named = [name.strip() for line in _INSTANCES.findall(source) for name in line.split(";") if name.strip()]
     found = []
@@ -72,6 +73,8 @@ def instances(source: str) -> list[str]:
             found += [f"{kernel}<float>", f"{kernel}<double>"]
         else:
             raise CompileError(f"{kernel} is a template <{parameters}>: name them, // instances: {kernel}<...>; ...")
+    if '#include "bfloat16.cuh"' in source:
+        found += [name.replace("<float", "<bfloat16") for name in found if "<float" in name]
     lost = {name.split("<")[0] for name in named} - {name.split("<")[0] for name in found}
     if lost:
         raise CompileError(f"instances of {', '.join(sorted(lost))} are named, but there is no such kernel")

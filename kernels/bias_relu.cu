@@ -16,6 +16,8 @@
 // Source: AlexNet, section 3.1; the sum of a block by warp shuffles: Harris, "Optimizing Parallel Reduction in
 // CUDA", and the CUDA C++ Programming Guide, "Warp Shuffle Functions".
 
+#include "bfloat16.cuh"
+
 // `value <= 0` is false for NaN, which therefore passes: a NaN must be seen, not turned into a zero.
 template <typename T>
 __device__ T rectify(T value)
@@ -83,16 +85,16 @@ __device__ T warp_sum(T value)
 
 template <typename T>
 __global__ void bias_relu_gradient(
-    const T* __restrict__ gy, const T* __restrict__ y, T* __restrict__ gx, T* __restrict__ parts,
+    const T* __restrict__ gy, const T* __restrict__ y, T* __restrict__ gx, Wide<T>* __restrict__ parts,
     int N, int F, int P, int Q, int blocks_per_channel)
 {
-    __shared__ T sums[WARPS];
+    __shared__ Wide<T> sums[WARPS];
     int f = blockIdx.x / blocks_per_channel;      // whose channel this is
     int block = blockIdx.x % blocks_per_channel;  // which of its blocks
     int image = P * Q;                            // elements of the channel in one image
     long long count = (long long)N * image;       // and in the whole batch
 
-    T sum = 0;
+    Wide<T> sum = 0;
     for (long long j = block * THREADS + threadIdx.x; j < count; j += blocks_per_channel * THREADS) {
         long long n = j / image;
         long long i = (n * F + f) * image + j % image;
@@ -107,7 +109,7 @@ __global__ void bias_relu_gradient(
     __syncthreads();  // every warp's sum must be there before the first warp reads them
 
     if (warp == 0) {
-        sum = warp_sum(lane < WARPS ? sums[lane] : T(0));
+        sum = warp_sum(lane < WARPS ? sums[lane] : Wide<T>(0));
         if (lane == 0) parts[blockIdx.x] = sum;
     }
 }
@@ -118,7 +120,7 @@ __global__ void add_parts(const T* __restrict__ parts, T* __restrict__ gbias, in
 {
     int f = blockIdx.x * blockDim.x + threadIdx.x;
     if (f >= F) return;
-    T sum = 0;
+    Wide<T> sum = 0;
     for (int block = 0; block < blocks_per_channel; block++) sum += parts[f * blocks_per_channel + block];
     gbias[f] = sum;
 }

@@ -13,23 +13,13 @@
 // and with it the rounding. So each thread owns a pixel and looks for the windows that saw it. It adds them tap by
 // tap, (r, s) in scan order, which is the order of the NumPy backend: the sums agree to the last bit.
 //
-// Which windows saw row h? Window p starts at row p*stride_v - pad_v, so h lies `down` = h + pad_v - p*stride_v
-// rows below its start. A tap reads it where 0 <= down <= (R-1)*dilation_v and down is a multiple of dilation_v;
-// that tap is r = down / dilation_v. A later window starts lower, so going from the last window back to the first
-// makes r grow.
-//
 // image_step and row_step: the layout of the columns, see im2col.cu.
 // Launch: 256 threads a block, N*C*H*W threads, one for each pixel. No shared memory.
 // Bound by memory: each entry read once, each pixel written once (4 bytes each in float).
 // Source: the adjoint of Chellapilla, Puri and Simard 2006, section 2; a gather as in Caffe's col2im.
 
-// The tap that reads a pixel `distance` pixels behind the window's start, or -1: with dilation there are gaps
-// between taps.
-__device__ int tap_at(int distance, int dilation)
-{
-    if (dilation == 1) return distance;  // nearly always, and a division takes as long as twenty additions
-    return distance % dilation == 0 ? distance / dilation : -1;
-}
+#include "bfloat16.cuh"
+#include "window.cuh"
 
 template <typename T>
 __global__ void col2im(
@@ -52,7 +42,7 @@ __global__ void col2im(
     int last_p = min(P - 1, (h + pad_v) / stride_v);  // the last window that starts at h or before it
     int last_q = min(Q - 1, (w + pad_h) / stride_h);
 
-    T sum = 0;
+    Wide<T> sum = 0;
     for (int p = last_p; p >= 0; p--) {
         int down = h + pad_v - p * stride_v;
         if (down > (R - 1) * dilation_v) break;  // this window ends above h, and so do all before it

@@ -2,23 +2,23 @@
 //
 //     y[i] = x[i] * mask[i]        mask[i] = scale where bits[i] >= threshold (kept), else 0 (dropped)
 //
-// x, y, mask: `count` elements of any shape. bits[i] is the i-th run of 16 bits of a Philox stream, four runs to a word
+// x, y: `count` elements of any shape. bits[i] is the i-th run of 16 bits of a Philox stream, four runs to a word
 // (its lowest bits first) and sixteen to a block of four words. The stream is named by a key (key_a, key_c) and a place
 // (step, call); see philox.cuh. threshold = round(p * 65536), scale = 1 / (1 - p), or 1 in the paper's form.
 //
 // The gradient is gx = gy * mask, which is the same kernel with gy for x: the same key and place give the same mask.
 //
 // Versions:
-//     dropout_mask       the mask itself, as Backend.dropout_mask returns it
-//     dropout            y = x * mask, one thread for sixteen elements
+//     dropout            one thread for sixteen elements
 //     dropout_by_warp    the same result; neighbouring threads touch neighbouring elements
 //     philox_blocks      the random words themselves, as philox.blocks() returns them
 //
 // Launch: 256 threads a block. One thread for every Philox block, ceil(count / 16) threads; philox_blocks: `count`.
 // Bound: reading x and writing y, 8 bytes an element in float, and some 20 instructions of Philox an element.
-// dropout_mask writes only. With the mask stored, forward and backward would move 24 bytes an element and not 16.
+// With the mask stored, forward and backward would move 24 bytes an element and not 16.
 // Source: AlexNet, section 4.2; Srivastava and others, "Dropout", 2014 (for the scale).
 
+#include "bfloat16.cuh"
 #include "philox.cuh"
 
 const int PER_BLOCK = 16;  // elements that one Philox block decides about
@@ -48,28 +48,6 @@ __device__ inline int kept_elements(
 
 // -- plain: one thread for the sixteen elements of one Philox block ---------------
 template <typename T>
-__global__ void dropout_mask(
-    T* __restrict__ mask,
-    long long count,
-    unsigned long long key_a,
-    unsigned long long key_c,
-    unsigned long long step,
-    unsigned long long call,
-    int threshold,
-    T scale
-) {
-    long long block = blockIdx.x * (long long)blockDim.x + threadIdx.x;
-    long long start = block * PER_BLOCK;
-    if (start >= count) return;
-
-    int kept = kept_elements(block, key_a, key_c, step, call, threshold);
-    for (int e = 0; e < PER_BLOCK && start + e < count; ++e) {
-        bool keep = kept >> e & 1;
-        mask[start + e] = keep ? scale : T(0);
-    }
-}
-
-template <typename T>
 __global__ void dropout(
     const T* __restrict__ x,
     T* __restrict__ y,
@@ -79,7 +57,7 @@ __global__ void dropout(
     unsigned long long step,
     unsigned long long call,
     int threshold,
-    T scale
+    Wide<T> scale
 ) {
     long long block = blockIdx.x * (long long)blockDim.x + threadIdx.x;
     long long start = block * PER_BLOCK;
@@ -88,7 +66,7 @@ __global__ void dropout(
     int kept = kept_elements(block, key_a, key_c, step, call, threshold);
     for (int e = 0; e < PER_BLOCK && start + e < count; ++e) {
         bool keep = kept >> e & 1;
-        y[start + e] = x[start + e] * (keep ? scale : T(0));  // a product: infinity times 0 is NaN, as on the host
+        y[start + e] = x[start + e] * (keep ? scale : 0);  // a product: infinity times 0 is NaN, as on the host
     }
 }
 
@@ -107,7 +85,7 @@ __global__ void dropout_by_warp(
     unsigned long long step,
     unsigned long long call,
     int threshold,
-    T scale
+    Wide<T> scale
 ) {
     long long block = blockIdx.x * (long long)blockDim.x + threadIdx.x;
     int lane = threadIdx.x % WARP;
@@ -118,7 +96,7 @@ __global__ void dropout_by_warp(
     for (int place = lane; place < WARP * PER_BLOCK; place += WARP) {
         int theirs = __shfl_sync(ALL_LANES, kept, place / PER_BLOCK);
         bool keep = theirs >> (place % PER_BLOCK) & 1;
-        if (start + place < count) y[start + place] = x[start + place] * (keep ? scale : T(0));
+        if (start + place < count) y[start + place] = x[start + place] * (keep ? scale : 0);
     }
 }
 

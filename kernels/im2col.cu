@@ -21,6 +21,8 @@
 // arithmetic. Source: Chellapilla, Puri and Simard 2006, section 2; a thread for each window and channel as in
 // Caffe's im2col.cu.
 
+#include "bfloat16.cuh"
+
 template <typename T>
 __global__ void im2col(
     const T* __restrict__ x, T* __restrict__ columns,

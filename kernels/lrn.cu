@@ -18,8 +18,8 @@
 //     local_response_norm, local_response_norm_gradient             plain: one thread for one element, any size
 //     local_response_norm_walk, local_response_norm_gradient_walk   faster: one thread for one pixel, a fixed size
 //
-// instances: local_response_norm_walk<float, 5>; local_response_norm_walk<double, 5>
-// instances: local_response_norm_gradient_walk<float, 5>; local_response_norm_gradient_walk<double, 5>
+// instances: local_response_norm_walk<float, 5>; local_response_norm_gradient_walk<float, 5>
+// instances: local_response_norm_walk<double, 5>; local_response_norm_gradient_walk<double, 5>
 //
 // Launch: 256 threads a block. Plain: N*C*M threads. Walk: `walks` threads, N * ceil(C / CHANNELS_PER_WALK) * M.
 // Bound: memory. Forward reads x and writes y and scale, backward reads gy, x and scale and writes gx: 12 and 16 bytes
@@ -27,15 +27,8 @@
 // and 1 + (size - 1) / 32 times at the ends of their stretches.
 // Source: AlexNet, section 3.3 (there alpha is not divided by size); the window of even sizes is cuda-convnet's.
 
-// scale^-beta. For the paper's 3/4 two square roots do, which cost far less than a power.
-template <typename T>
-__device__ inline T shrink(T scale, T beta) {
-    if (beta == T(0.75)) {
-        T root = sqrt(scale);
-        return 1 / (root * sqrt(root));
-    }
-    return pow(scale, -beta);
-}
+#include "bfloat16.cuh"
+#include "shrink.cuh"
 
 // -- plain: one thread for one element --------------------------------------------
 template <typename T>
@@ -47,9 +40,9 @@ __global__ void local_response_norm(
     int M,
     long long total,
     int size,
-    T alpha,
-    T beta,
-    T k
+    Wide<T> alpha,
+    Wide<T> beta,
+    Wide<T> k
 ) {
     long long i = blockIdx.x * (long long)blockDim.x + threadIdx.x;
     if (i >= total) return;
@@ -59,12 +52,12 @@ __global__ void local_response_norm(
     int first = max(c - before, 0);
     int last = min(c + after, C - 1);
 
-    T sum = 0;
+    Wide<T> sum = 0;
     for (int j = first; j <= last; ++j) {
-        T value = x[i + (j - c) * (long long)M];  // the same pixel, j - c channels on
+        Wide<T> value = x[i + (j - c) * (long long)M];  // the same pixel, j - c channels on
         sum += value * value;
     }
-    T s = k + alpha / size * sum;
+    Wide<T> s = k + alpha / size * sum;
     scale[i] = s;
     y[i] = x[i] * shrink(s, beta);
 }
@@ -79,8 +72,8 @@ __global__ void local_response_norm_gradient(
     int M,
     long long total,
     int size,
-    T alpha,
-    T beta
+    Wide<T> alpha,
+    Wide<T> beta
 ) {
     long long i = blockIdx.x * (long long)blockDim.x + threadIdx.x;
     if (i >= total) return;
@@ -90,13 +83,15 @@ __global__ void local_response_norm_gradient(
     int first = max(c - before, 0);
     int last = min(c + after, C - 1);
 
-    T seen_by = 0;
+    Wide<T> seen_by = 0;
     for (int j = first; j <= last; ++j) {
         long long at = i + (j - c) * (long long)M;
-        T direct = gy[at] * shrink(scale[at], beta);
-        seen_by += direct * x[at] / scale[at];
+        Wide<T> s = scale[at];
+        Wide<T> direct = gy[at] * shrink(s, beta);
+        seen_by += direct * x[at] / s;
     }
-    T direct = gy[i] * shrink(scale[i], beta);
+    Wide<T> s = scale[i];
+    Wide<T> direct = gy[i] * shrink(s, beta);
     gx[i] = direct - 2 * alpha / size * beta * x[i] * seen_by;
 }
 
@@ -119,9 +114,9 @@ __global__ void local_response_norm_walk(
     int C,
     int M,
     long long walks,
-    T alpha,
-    T beta,
-    T k
+    Wide<T> alpha,
+    Wide<T> beta,
+    Wide<T> k
 ) {
     const int before = SIZE / 2;
     const int after = (SIZE - 1) / 2;
@@ -133,7 +128,7 @@ __global__ void local_response_norm_walk(
     int end = min(begin + CHANNELS_PER_WALK, C);
     long long pixel = n * C * M + i % M;  // where its channel 0 lies; channel c is c * M further
 
-    T window[SIZE];  // x of the channels c - before ... c + after
+    Wide<T> window[SIZE];  // x of the channels c - before ... c + after
 #pragma unroll
     for (int j = 0; j < SIZE; ++j) window[j] = 0;
 
@@ -141,14 +136,14 @@ __global__ void local_response_norm_walk(
 #pragma unroll
         for (int j = 0; j + 1 < SIZE; ++j) window[j] = window[j + 1];
         bool exists = 0 <= entering && entering < C;
-        window[SIZE - 1] = exists ? x[pixel + entering * (long long)M] : T(0);
+        window[SIZE - 1] = exists ? Wide<T>(x[pixel + entering * (long long)M]) : 0;
 
         int c = entering - after;
         if (c < begin) continue;  // the window is still filling
-        T sum = 0;
+        Wide<T> sum = 0;
 #pragma unroll
         for (int j = 0; j < SIZE; ++j) sum += window[j] * window[j];
-        T s = k + alpha / SIZE * sum;
+        Wide<T> s = k + alpha / SIZE * sum;
         scale[pixel + c * (long long)M] = s;
         y[pixel + c * (long long)M] = window[before] * shrink(s, beta);
     }
@@ -163,8 +158,8 @@ __global__ void local_response_norm_gradient_walk(
     int C,
     int M,
     long long walks,
-    T alpha,
-    T beta
+    Wide<T> alpha,
+    Wide<T> beta
 ) {
     const int before = (SIZE - 1) / 2;  // the mirrored window
     const int after = SIZE / 2;
@@ -176,9 +171,9 @@ __global__ void local_response_norm_gradient_walk(
     int end = min(begin + CHANNELS_PER_WALK, C);
     long long pixel = n * C * M + i % M;
 
-    T share[SIZE];         // of the channels c - before ... c + after
-    T direct[after + 1];   // gy * scale^-beta of the channels c ... c + after
-    T value[after + 1];    // x of the same
+    Wide<T> share[SIZE];        // of the channels c - before ... c + after
+    Wide<T> direct[after + 1];  // gy * scale^-beta of the channels c ... c + after
+    Wide<T> value[after + 1];   // x of the same
 #pragma unroll
     for (int j = 0; j < SIZE; ++j) share[j] = 0;
 #pragma unroll
@@ -195,7 +190,7 @@ __global__ void local_response_norm_gradient_walk(
         share[SIZE - 1] = 0;
         if (0 <= entering && entering < C) {
             long long at = pixel + entering * (long long)M;
-            T s = scale[at];
+            Wide<T> s = scale[at];
             value[after] = x[at];
             direct[after] = gy[at] * shrink(s, beta);
             share[SIZE - 1] = direct[after] * value[after] / s;
@@ -203,7 +198,7 @@ __global__ void local_response_norm_gradient_walk(
 
         int c = entering - after;
         if (c < begin) continue;  // the window is still filling
-        T seen_by = 0;
+        Wide<T> seen_by = 0;
 #pragma unroll
         for (int j = 0; j < SIZE; ++j) seen_by += share[j];
         gx[pixel + c * (long long)M] = direct[0] - 2 * alpha / SIZE * beta * value[0] * seen_by;

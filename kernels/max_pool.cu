@@ -24,6 +24,9 @@
 // winner written (8 bytes); in the gradient each pixel takes a fourth of those 8 bytes read and 4 bytes written.
 // Source: AlexNet, section 3.4; the gradient as a gather as in Caffe's pooling_layer.cu.
 
+#include "bfloat16.cuh"
+#include "window.cuh"
+
 // The window at (p, q) of one plane: its maximum and the tap that held it.
 template <typename T>
 __device__ void find_maximum(
@@ -118,19 +121,6 @@ __global__ void max_pool_planes(
 // The gradients are gathers: a thread owns a pixel and asks each window that saw it whether it won there. Two
 // threads never add to one number, so no atomics, and the sum has the same order in every run: tap by tap as in the
 // NumPy backend.
-//
-// Which windows saw row h? Window p starts at row p*stride_v - pad_v, so h lies `down` = h + pad_v - p*stride_v
-// rows below its start. A tap reads it where 0 <= down <= (R-1)*dilation_v and down is a multiple of dilation_v;
-// that tap is r = down / dilation_v. A later window starts lower, so going from the last window back to the first
-// makes r grow.
-
-// The tap that reads a pixel `distance` pixels behind the window's start, or -1: with dilation there are gaps
-// between taps.
-__device__ int tap_at(int distance, int dilation)
-{
-    if (dilation == 1) return distance;  // nearly always, and a division takes as long as twenty additions
-    return distance % dilation == 0 ? distance / dilation : -1;
-}
 
 // gy, winner (N, C, P, Q)  ->  gx (N, C, H, W): each pixel receives the gradient of every window that it won.
 // Launch: 256 threads a block, planes*H*W threads, one for each pixel. No shared memory.
@@ -154,7 +144,7 @@ __global__ void max_pool_gradient(
     int last_p = min(P - 1, (h + pad_v) / stride_v);  // the last window that starts at h or before it
     int last_q = min(Q - 1, (w + pad_h) / stride_h);
 
-    T sum = 0;
+    Wide<T> sum = 0;
     for (int p = last_p; p >= 0; p--) {
         int down = h + pad_v - p * stride_v;
         if (down > (R - 1) * dilation_v) break;  // this window ends above h, and so do all before it
@@ -194,7 +184,7 @@ __global__ void max_pool_gradient_to_ties(
     int last_p = min(P - 1, (h + pad_v) / stride_v);
     int last_q = min(Q - 1, (w + pad_h) / stride_h);
 
-    T sum = 0;
+    Wide<T> sum = 0;
     for (int p = last_p; p >= 0; p--) {
         int down = h + pad_v - p * stride_v;
         if (down > (R - 1) * dilation_v) break;

@@ -9,12 +9,8 @@
 // simply "probability minus truth"; apart, the logarithm would also meet probabilities that had rounded to 0.
 //
 // The largest score is subtracted first: p stays what it is, no exponential overflows, and one of them is 1, so the
-// sum is never 0. A row whose label is ignore_index has loss 0 and gradient 0. A label that is no class gives NaN in
-// both: a kernel cannot raise an error, and nothing outside the arrays is read.
-//
-// Versions:
-//     softmax_cross_entropy             loss and gradient in one pass over the row
-//     softmax_cross_entropy_forward     the loss alone
+// sum is never 0. A row whose label is ignore_index does not count: its loss is 0, and its gradient 0 times p. A label
+// that is no class gives NaN in both: a kernel cannot raise an error, and nothing outside the arrays is read.
 //
 // Launch: 256 threads a block; a warp of 32 threads for one row, N * 32 threads.
 // Bound: reading x and writing gx, 8 bytes a score in float; the row is read three times, but comes from a cache
@@ -47,7 +43,7 @@ __device__ inline T warp_max(T value) {
 // The largest score of a row and the sum of exp(score - largest), to all lanes; each lane takes every 32nd score.
 template <typename T>
 __device__ inline void largest_and_sum(const T* row, int K, int lane, T* largest, T* sum) {
-    T value = row[0];  // lanes beyond a short row have to start somewhere
+    T value = K > 0 ? row[0] : T(0);  // lanes beyond a short row have to start somewhere
     for (int j = lane; j < K; j += WARP) {
         value = row[j] > value ? row[j] : value;
     }
@@ -78,43 +74,15 @@ __global__ void softmax_cross_entropy(
     const T* row = x + n * K;
     T* gradient = gx + n * K;
     long long truth = label[n];
-    if (truth == ignore_index || truth < 0 || truth >= K) {
-        T nothing = truth == ignore_index ? T(0) : T(nan(""));
-        for (int j = lane; j < K; j += WARP) gradient[j] = nothing;
-        if (lane == 0) loss[n] = nothing;
-        return;
-    }
+    bool counts = truth != ignore_index;
+    bool is_class = 0 <= truth && truth < K;
 
     T largest, sum;
     largest_and_sum(row, K, lane, &largest, &sum);
+    T weight = !counts ? T(0) : is_class ? slope : T(nan(""));
     for (int j = lane; j < K; j += WARP) {
         T p = exp(row[j] - largest) / sum;
-        gradient[j] = slope * (p - (j == truth ? T(1) : T(0)));
+        gradient[j] = weight * (p - (j == truth ? T(1) : T(0)));
     }
-    if (lane == 0) loss[n] = log(sum) - (row[truth] - largest);
-}
-
-template <typename T>
-__global__ void softmax_cross_entropy_forward(
-    const T* __restrict__ x,
-    const long long* __restrict__ label,
-    T* __restrict__ loss,
-    int N,
-    int K,
-    long long ignore_index
-) {
-    long long n = (blockIdx.x * (long long)blockDim.x + threadIdx.x) / WARP;
-    int lane = threadIdx.x % WARP;
-    if (n >= N) return;
-
-    const T* row = x + n * K;
-    long long truth = label[n];
-    if (truth == ignore_index || truth < 0 || truth >= K) {
-        if (lane == 0) loss[n] = truth == ignore_index ? T(0) : T(nan(""));
-        return;
-    }
-
-    T largest, sum;
-    largest_and_sum(row, K, lane, &largest, &sum);
-    if (lane == 0) loss[n] = log(sum) - (row[truth] - largest);
+    if (lane == 0) loss[n] = !counts ? T(0) : is_class ? log(sum) - (row[truth] - largest) : T(nan(""));
 }

@@ -21,15 +21,8 @@
 // nearer to being bound by arithmetic, size^2 times two square roots and two divisions an element.
 // Source: "rnorm" of cuda-convnet, used by the network behind the paper's numbers and not mentioned in the paper.
 
-// scale^-beta. For the paper's 3/4 two square roots do, which cost far less than a power.
-template <typename T>
-__device__ inline T shrink(T scale, T beta) {
-    if (beta == T(0.75)) {
-        T root = sqrt(scale);
-        return 1 / (root * sqrt(root));
-    }
-    return pow(scale, -beta);
-}
+#include "bfloat16.cuh"
+#include "shrink.cuh"
 
 template <typename T>
 __global__ void spatial_norm(
@@ -40,9 +33,9 @@ __global__ void spatial_norm(
     int W,
     long long total,
     int size,
-    T alpha,
-    T beta,
-    T k
+    Wide<T> alpha,
+    Wide<T> beta,
+    Wide<T> k
 ) {
     long long i = blockIdx.x * (long long)blockDim.x + threadIdx.x;
     if (i >= total) return;
@@ -51,14 +44,14 @@ __global__ void spatial_norm(
     int before = size / 2;
     int after = (size - 1) / 2;
 
-    T sum = 0;
+    Wide<T> sum = 0;
     for (int row = max(h - before, 0); row <= min(h + after, H - 1); ++row) {
         for (int column = max(w - before, 0); column <= min(w + after, W - 1); ++column) {
-            T value = x[i + (row - h) * (long long)W + (column - w)];
+            Wide<T> value = x[i + (row - h) * (long long)W + (column - w)];
             sum += value * value;
         }
     }
-    T s = k + alpha / ((T)size * size) * sum;
+    Wide<T> s = k + alpha / (Wide<T>(size) * size) * sum;
     scale[i] = s;
     y[i] = x[i] * shrink(s, beta);
 }
@@ -73,8 +66,8 @@ __global__ void spatial_norm_gradient(
     int W,
     long long total,
     int size,
-    T alpha,
-    T beta
+    Wide<T> alpha,
+    Wide<T> beta
 ) {
     long long i = blockIdx.x * (long long)blockDim.x + threadIdx.x;
     if (i >= total) return;
@@ -83,14 +76,16 @@ __global__ void spatial_norm_gradient(
     int before = (size - 1) / 2;  // the mirrored window
     int after = size / 2;
 
-    T seen_by = 0;
+    Wide<T> seen_by = 0;
     for (int row = max(h - before, 0); row <= min(h + after, H - 1); ++row) {
         for (int column = max(w - before, 0); column <= min(w + after, W - 1); ++column) {
             long long at = i + (row - h) * (long long)W + (column - w);
-            T direct = gy[at] * shrink(scale[at], beta);
-            seen_by += direct * x[at] / scale[at];
+            Wide<T> s = scale[at];
+            Wide<T> direct = gy[at] * shrink(s, beta);
+            seen_by += direct * x[at] / s;
         }
     }
-    T direct = gy[i] * shrink(scale[i], beta);
-    gx[i] = direct - 2 * alpha / ((T)size * size) * beta * x[i] * seen_by;
+    Wide<T> s = scale[i];
+    Wide<T> direct = gy[i] * shrink(s, beta);
+    gx[i] = direct - 2 * alpha / (Wide<T>(size) * size) * beta * x[i] * seen_by;
 }

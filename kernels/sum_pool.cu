@@ -15,6 +15,9 @@
 // first-level cache answers all reads of a number but the first.
 // Source: LeCun et al. 1998, section II.B (sub-sampling); the gradient as a gather as in Caffe's pooling_layer.cu.
 
+#include "bfloat16.cuh"
+#include "window.cuh"
+
 // Launch: 256 threads a block, planes*P*Q threads, one for each output. No shared memory.
 template <typename T>
 __global__ void sum_pool(
@@ -32,7 +35,7 @@ __global__ void sum_pool(
     int p = place / Q, q = place % Q;
     const T* pixels = x + plane * H * W;
 
-    T sum = 0;
+    Wide<T> sum = 0;
     for (int r = 0; r < R; r++) {
         int h = p * stride_v - pad_v + r * dilation_v;
         if (h < 0 || h >= H) continue;
@@ -48,19 +51,6 @@ __global__ void sum_pool(
 // The gradient: every pixel of a window receives the window's gradient, so a pixel receives the sum over the
 // windows that saw it. A gather: a thread owns a pixel and looks for those windows. Two threads never add to one
 // number, so no atomics.
-//
-// Which windows saw row h? Window p starts at row p*stride_v - pad_v, so h lies `down` = h + pad_v - p*stride_v
-// rows below its start. A tap reads it where 0 <= down <= (R-1)*dilation_v and down is a multiple of dilation_v;
-// that tap is r = down / dilation_v. A later window starts lower, so going from the last window back to the first
-// makes r grow.
-
-// The tap that reads a pixel `distance` pixels behind the window's start, or -1: with dilation there are gaps
-// between taps.
-__device__ int tap_at(int distance, int dilation)
-{
-    if (dilation == 1) return distance;  // nearly always, and a division takes as long as twenty additions
-    return distance % dilation == 0 ? distance / dilation : -1;
-}
 
 // gy (N, C, P, Q)  ->  gx (N, C, H, W).
 // Launch: 256 threads a block, planes*H*W threads, one for each pixel. No shared memory.
@@ -83,7 +73,7 @@ __global__ void sum_pool_gradient(
     int last_p = min(P - 1, (h + pad_v) / stride_v);  // the last window that starts at h or before it
     int last_q = min(Q - 1, (w + pad_h) / stride_h);
 
-    T sum = 0;
+    Wide<T> sum = 0;
     for (int p = last_p; p >= 0; p--) {
         int down = h + pad_v - p * stride_v;
         if (down > (R - 1) * dilation_v) break;  // this window ends above h, and so do all before it

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy
 
 from .backends import Backend
+from .backends.number_types import BFLOAT16, bfloat16, is_bfloat16
 
 if TYPE_CHECKING:
     from .tensor import Tensor
@@ -110,20 +111,26 @@ class ArrayBox:
 
 def number_type(operation: str, dtype: Any) -> numpy.dtype:
     """The dtype called `dtype`, if tensors can have it."""
+    if dtype == BFLOAT16:
+        return bfloat16()
     try:
         found = numpy.dtype(dtype)
     except TypeError:
         found = None
-    if found is None or found.char not in NUMBERS:
+    if found is None or not _can_be_held(found):
         raise TypeError(
             f"{operation}: {dtype} is no dtype of a tensor: use float32, float64, whole numbers or booleans"
         )
     return found
 
 
+def _can_be_held(dtype: numpy.dtype) -> bool:
+    return dtype.char in NUMBERS or is_bfloat16(dtype)
+
+
 def checked_numbers(array: Any) -> Any:
     """The array, if it holds what a tensor can hold; in the machine's own byte order."""
-    if array.dtype.char not in NUMBERS:
+    if not _can_be_held(array.dtype):
         raise TypeError(
             f"a tensor holds float32, float64, whole numbers or booleans, not {array.dtype}: {repr(array)[:60]}"
         )

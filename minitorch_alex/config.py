@@ -96,6 +96,12 @@ class Config:
         "who computes: numpy (plain), numba (fast on a CPU), cupy (NVIDIA GPU), or auto for the best there is",
         choices=["auto", *backends.NEEDS],
     )
+    precision: str = _setting(
+        "fp32",
+        "on a GPU: fp32, tf32 (matrix products look at 10 bits of fraction), or bf16 (activations have 7; weights and "
+        "sums stay float32)",
+        choices=["fp32", "tf32", "bf16"],
+    )
     tensorboard: bool = _setting(False, "also write what TensorBoard shows, into the run's folder")
 
     def check(self) -> Config:

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy
-import threadpoolctl
 
 from . import philox
 from .tensor import Tensor
@@ -74,6 +73,8 @@ def orthogonal_(tensor: Tensor) -> Tensor:
     is that, once R's diagonal is made positive, without which Q would depend on how LAPACK picks signs (Saxe,
     McClelland and Ganguli, 2014; Mezzadri, 2007).
     """
+    import threadpoolctl
+
     rows, columns = tensor.shape[0], fan_in(tensor.shape)
     gaussian = _draw().standard_normal((rows, columns)).astype(tensor.dtype)
     with threadpoolctl.threadpool_limits(1, user_api="blas"):  # the same however many cores there are, and not slower

@@ -415,9 +415,8 @@ class _BatchNorm(Module):
                 f"{type(self).__name__} takes inputs of {' or '.join(map(str, self.dims))} dimensions, got {x.shape}"
             )
         momentum = self.momentum
-        if self.training and self.num_batches_tracked is not None:
-            count = int(self.num_batches_tracked) + 1
-            momentum = 1 / count if momentum is None else momentum
+        if self.training and self.num_batches_tracked is not None and momentum is None:
+            momentum = 1 / (int(self.num_batches_tracked) + 1)  # the only case in which a GPU is waited for
         out = F.batch_norm(
             x, self.running_mean, self.running_var, self.weight, self.bias,
             self.training or self.running_mean is None, momentum or 0.0, self.eps,

@@ -77,28 +77,14 @@ class SGD:
                     (self._paper_step if group["form"] == "paper" else self._torch_step)(p, p.grad.data, group)
 
     def _torch_step(self, p: Parameter, g: Any, group: dict[str, Any]) -> None:
-        lr, momentum, decay = group["lr"], group["momentum"], group["weight_decay"]
-        g = g + decay * p.data if decay else g
-        if momentum:
-            v = self.velocity.get(p)
-            if v is None:
-                v = self.velocity[p] = p.backend.asarray(g).copy()
-            else:
-                v *= momentum
-                v += (1 - group["dampening"]) * g
-            g = g + momentum * v if group["nesterov"] else v
-        p.data = p.data - lr * g  # a new array: a tape that is not consumed yet still needs the old one
+        settings = (group[name] for name in ("lr", "momentum", "weight_decay", "dampening", "nesterov"))
+        p.data, v = p.backend.sgd_torch(p.data, g, self.velocity.get(p), *settings)
+        if v is not None:
+            self.velocity[p] = v
 
     def _paper_step(self, p: Parameter, g: Any, group: dict[str, Any]) -> None:
-        lr, momentum, decay = group["lr"], group["momentum"], group["weight_decay"]
-        v = self.velocity.get(p)
-        if v is None:
-            v = self.velocity[p] = p.backend.zeros_like(p.data)
-        v *= momentum
-        if decay:
-            v -= (decay * lr) * p.data
-        v -= lr * g
-        p.data = p.data + v
+        settings = (group[name] for name in ("lr", "momentum", "weight_decay"))
+        p.data, self.velocity[p] = p.backend.sgd_paper(p.data, g, self.velocity.get(p), *settings)
 
     def state_dict(self) -> dict[str, numpy.ndarray]:
         """The velocities as NumPy arrays by the parameters' number, in the order in which they were given."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy
 from . import backends, models, philox
 from .checkpoint import CheckpointError, preprocessing_in, read_checkpoint, restore, save_checkpoint
 from .config import Config, ConfigError, flag, read_file
-from .data import ColourNoise, Dataset, Loader, Preprocessing, load
+from .data import ColourNoise, Dataset, DeviceLoader, Loader, Preprocessing, load
 from .lsuv import initialise_as
 from .nn import Module
 from .optim import SGD, MultiStepLR, ReduceLROnPlateau
@@ -64,7 +65,9 @@ class Run:
         """The training images, varied as the settings say."""
         config, dataset = self.config, self.dataset
         still = "augmentation" in config.without
-        return Loader(
+        backend = backends.current()
+        kind = partial(DeviceLoader, backend) if backend.has_own_memory else Loader
+        return kind(
             dataset.train_images, dataset.train_labels, config.batch_size, self.preprocessing,
             dataset.still if still else dataset.augmentation, config.seed, config.workers,
             colour=None if still else colour_noise(config, dataset),
@@ -190,6 +193,10 @@ def assemble(
         except ImportError as error:
             raise ConfigError(str(error)) from None
     backend_note = choose_backend(config.backend)
+    try:
+        backends.current().set_precision(config.precision)
+    except (ValueError, ImportError) as error:
+        raise ConfigError(f"--precision {config.precision}: {error}") from None
     config.backend = backends.current().name  # "auto" is settled: a resumed run goes on with the same one
     takes = models.MODELS[config.model].image_shape
     if dataset is None:

@@ -18,6 +18,7 @@ import numpy
 
 from . import backends
 from .array_box import ArrayBox, checked_numbers, explain, number_type
+from .backends.number_types import is_floating, wide
 
 Edges = tuple[tuple["Tensor", Callable], ...]
 _births = itertools.count()
@@ -58,7 +59,7 @@ class Tensor(ArrayBox):
             self.data = checked_numbers(self.backend.asarray(data))
         except ValueError as error:
             raise ValueError(f"Tensor(): the data is not a rectangular block of numbers ({error})") from None
-        if requires_grad and self.data.dtype.kind != "f":
+        if requires_grad and not is_floating(self.data.dtype):
             raise TypeError(
                 f"a tensor of {self.data.dtype} cannot require a gradient: make it float32 or float64 first"
             )
@@ -139,7 +140,8 @@ def tensor(data: Any, dtype: Any = None, requires_grad: bool = False) -> Tensor:
         if dtype is None:
             dtype = array.dtype if hasattr(data, "dtype") or array.dtype.kind != "f" else "float32"
         with numpy.errstate(invalid="raise", over="ignore"):
-            copy = checked_numbers(backend.asarray(array)).astype(number_type("tensor", dtype), copy=True)
+            array = checked_numbers(backend.asarray(array))
+            copy = array.astype(number_type("tensor", dtype), copy=True)
         if copy.dtype.kind in "iu" and (copy != array).any():
             raise ValueError("not all of these numbers fit")
     except (ValueError, FloatingPointError, OverflowError) as error:
@@ -231,7 +233,7 @@ def _shaped_like(parent: Tensor, part: Any, g: Any) -> Any:
     if part.shape != shape:
         extra = part.ndim - len(shape)
         axes = [*range(extra), *(i + extra for i, n in enumerate(shape) if n == 1 and part.shape[i + extra] != 1)]
-        part = part.sum(axis=tuple(axes), keepdims=True).reshape(shape)
+        part = part.sum(axis=tuple(axes), keepdims=True, dtype=wide(part.dtype)).reshape(shape)
     if part.dtype != parent.data.dtype:
         part = part.astype(parent.data.dtype)
     if parent.made_by == "leaf" and (part is g or part.base is not None):

@@ -138,7 +138,10 @@ def take_step(run: Run, images: numpy.ndarray, labels: numpy.ndarray) -> float:
     """One step of gradient descent on a batch. Returns the loss before it."""
     philox.set_step(run.progress.step)
     run.optimizer.zero_grad()
-    loss = F.cross_entropy(run.network(Tensor(images)), labels)
+    x = Tensor(images)
+    if x.backend.precision == "bf16":
+        x = x.to("bfloat16")
+    loss = F.cross_entropy(run.network(x), labels)
     loss.backward()
     run.optimizer.step()
     return loss.item()  # the one place where a GPU would be waited for

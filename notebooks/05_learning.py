@@ -33,6 +33,7 @@ import numpy as np
 import minitorch_alex as mt
 import minitorch_alex.functional as F
 from minitorch_alex import init, nn, optim, plots
+from minitorch_alex.backends import Backend
 from minitorch_alex.data import Preprocessing, load
 from minitorch_alex.exercises import check, hint
 from minitorch_alex.functional.activation import log_softmax_of
@@ -422,7 +423,7 @@ plt.show()
 # decay it goes the way that `descend` went:
 
 # %%
-source(optim.SGD._paper_step)
+source(Backend.sgd_paper)
 
 
 # %%

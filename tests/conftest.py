@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+import cupy_stand_in
 import numpy as np
 import pytest
 from PIL import Image
@@ -20,9 +21,13 @@ def pytest_collection_modifyitems(config, items):
                 item.add_marker(pytest.mark.skip(reason="slow: run with -m slow"))
 
 
-@pytest.fixture(params=["numpy", "numba", "cupy"])
+@pytest.fixture(params=["numpy", "numba", "cupy", "cupy_stand_in"])
 def backend(request):
     """Each backend in turn, made current and seeded; one that cannot be used here is skipped with the reason."""
+    if request.param == "cupy_stand_in":
+        request.getfixturevalue("stand_in")
+        yield backends.current()
+        return
     reason = backends.why_not(request.param)
     if reason is not None:
         pytest.skip(reason)
@@ -31,6 +36,18 @@ def backend(request):
     manual_seed(0)
     yield backends.current()
     backends._current = before
+
+
+@pytest.fixture
+def stand_in():
+    """The backend cupy, made current and seeded, on a stand-in for CuPy that needs no GPU."""
+    reason = backends.why_not("cuda_on_cpu")
+    if reason is not None:
+        pytest.skip(reason)
+    with cupy_stand_in.installed() as cupy:
+        backends.use("cupy")
+        manual_seed(0)
+        yield cupy
 
 
 @pytest.fixture(scope="session")

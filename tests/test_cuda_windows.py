@@ -12,7 +12,8 @@ import pytest
 from numpy.testing import assert_array_equal
 
 from minitorch_alex.backends.numpy_backend import BACKEND, Window
-from minitorch_alex.cuda_on_cpu import ORDERS, CudaOnCpuError, kernel_folder, load, why_not
+from minitorch_alex.cuda_on_cpu import ORDERS, CudaOnCpuError, load, why_not
+from minitorch_alex.cuda_on_cpu.source import read
 
 pytestmark = pytest.mark.skipif(why_not() is not None, reason=str(why_not()))
 
@@ -57,7 +58,7 @@ def module(file, change=None):
     """A file of kernels; with `change`, (old, new), one that has a bug planted."""
     if change is None:
         return load(file)
-    code = (kernel_folder() / file).read_text()
+    code = read(file).text  # with what it includes
     if code.count(change[0]) != 1:
         raise ValueError(f"{change[0]!r} stands in {file} {code.count(change[0])} times")
     return load(code.replace(*change), [f"{name}<float>" for name in re.findall(r"__global__ void (\w+)", code)])

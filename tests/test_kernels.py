@@ -175,6 +175,33 @@ def loop_local_response_norm_gradient(gy, x, scale, size, alpha, beta):
     return gx
 
 
+def loop_pixel_sum(a, before, after):
+    out = np.zeros(a.shape)
+    H, W = a.shape[-2:]
+    for h in range(H):
+        for w in range(W):
+            window = a[..., max(0, h - before) : h + after + 1, max(0, w - before) : w + after + 1]
+            out[..., h, w] = window.sum(axis=(-1, -2))
+    return out
+
+
+def loop_spatial_response_norm(x, size, alpha, beta, k):
+    scale = k + alpha / size**2 * loop_pixel_sum(x**2, size // 2, (size - 1) // 2)
+    return x / scale**beta, scale
+
+
+def loop_spatial_response_norm_gradient(gy, x, scale, size, alpha, beta):
+    """As across channels: dy[j]/dx[i] = scale[j]^-beta if j = i, less what i has in the scale of a j that sees it."""
+    gx = gy * scale**-beta
+    H, W = x.shape[-2:]
+    before, after = size // 2, (size - 1) // 2
+    for h, w, i, j in np.ndindex(H, W, H, W):
+        if h - before <= i <= h + after and w - before <= j <= w + after:
+            part = gy[..., h, w] * x[..., h, w] * beta * scale[..., h, w] ** (-beta - 1)
+            gx[..., i, j] -= part * 2 * alpha / size**2 * x[..., i, j]
+    return gx
+
+
 # -- helpers ----------------------------------------------------------------------
 def whole_numbers(seed, *shape):
     return np.random.default_rng(seed).integers(-4, 5, shape).astype("float64")
@@ -198,6 +225,15 @@ def same(backend, found, expected, dtype, kernel):
     found = backend.to_numpy(found)
     assert found.dtype == dtype, kernel
     np.testing.assert_array_equal(found, expected, err_msg=kernel)
+
+
+def near(backend, pairs, dtype):
+    """name -> (found, expected): equal to within rounding."""
+    tolerance = 1e-12 if dtype == "float64" else 2e-6
+    for name, (found, expected) in pairs.items():
+        assert found.dtype == dtype, name
+        atol = tolerance * np.abs(expected).max()
+        np.testing.assert_allclose(backend.to_numpy(found), expected, rtol=tolerance, atol=atol, err_msg=name)
 
 
 @functools.cache
@@ -359,6 +395,21 @@ def test_empty_batches(backend):
     assert backend.local_response_norm_gradient(y, x, scale, 5, 1.0, 0.75).shape == x.shape
     assert backend.relu_gradient(backend.relu(x), x).shape == x.shape
     assert backend.dropout_mask((0, 3), 0.5, (1, 2), (0, 0), dtype).shape == (0, 3)
+    assert backend.dropout(x, 0.5, (1, 2), (0, 0), "torch").shape == x.shape
+    y, scale = backend.spatial_response_norm(x, 3, 1.0, 0.75, 1.0)
+    assert backend.spatial_response_norm_gradient(y, x, scale, 3, 1.0, 0.75).shape == x.shape
+    mean, spread = backend.zeros((C,), dtype), backend.ones((C,), dtype)
+    y = backend.batch_norm(x, mean, spread, None, None)
+    gx, gw, gb = backend.batch_norm_gradients(y, x, mean, spread, None, True)
+    assert gx.shape == x.shape
+    same(backend, gw, np.zeros(C), dtype, "batch_norm_gradients: weight")
+    same(backend, gb, np.zeros(C), dtype, "batch_norm_gradients: bias")
+    for shape in ((0, 3), (0, 0)):
+        loss, gradient = backend.softmax_cross_entropy(backend.zeros(shape, dtype), backend.zeros((0,), "int64"), -1, 1)
+        assert (loss.shape, gradient.shape) == ((0,), shape)
+    for w in (backend.zeros((0, 3), dtype), backend.zeros((), dtype)):
+        assert backend.sgd_paper(w, w, None, 0.1, 0.9, 0.1)[0].shape == w.shape
+        assert backend.sgd_torch(w, w, None, 0.1, 0.9, 0.1, 0.0, False)[0].shape == w.shape
 
 
 # -- local response normalisation ---------------------------------------------------
@@ -374,12 +425,7 @@ def check_lrn(backend, shape, size, beta, dtype, layout):
     x, gy = (laid_out(backend, a, dtype, layout) for a in (values, values_of_gy))
     y, found_scale = backend.local_response_norm(x, size, alpha, beta, k)
     gx = backend.local_response_norm_gradient(gy, x, found_scale, size, alpha, beta)
-    tolerance = 1e-12 if dtype == "float64" else 2e-6
-    for found, right, kernel in ((y, expected, "y"), (found_scale, scale, "scale"), (gx, gradient, "gradient")):
-        assert found.dtype == dtype
-        np.testing.assert_allclose(
-            backend.to_numpy(found), right, rtol=tolerance, atol=tolerance * abs(right).max(), err_msg=kernel
-        )
+    near(backend, {"y": (y, expected), "scale": (found_scale, scale), "gradient": (gx, gradient)}, dtype)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -416,6 +462,116 @@ def test_window_sum(backend, before, after):
     same(backend, found, loop_window_sum(a, before, after), "float32", "window_sum")
 
 
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(("size", "beta"), [(1, 0.75), (2, 0.75), (3, 0.5), (4, 0.75), (5, 0.75), (11, 0.75)])
+def test_spatial_response_norm(backend, size, beta, dtype, layout):
+    values, values_of_gy, alpha, k = whole_numbers(24, 2, 3, 4, 5), whole_numbers(25, 2, 3, 4, 5), 1.0, 2.0
+    expected, scale = loop_spatial_response_norm(values, size, alpha, beta, k)
+    gradient = loop_spatial_response_norm_gradient(values_of_gy, values, scale, size, alpha, beta)
+    x, gy = (laid_out(backend, a, dtype, layout) for a in (values, values_of_gy))
+    y, found_scale = backend.spatial_response_norm(x, size, alpha, beta, k)
+    gx = backend.spatial_response_norm_gradient(gy, x, found_scale, size, alpha, beta)
+    near(backend, {"y": (y, expected), "scale": (found_scale, scale), "gradient": (gx, gradient)}, dtype)
+
+
+# -- batch normalisation ------------------------------------------------------------
+def loop_batch_norm(x, gy, weight, bias, eps):
+    """Channel by channel: y and the gradients, which the chain rule gives as (I - 1/n - z z^T/n) gy weight / spread."""
+    y, gx = np.zeros(x.shape), np.zeros(x.shape)
+    gw, gb = np.zeros(x.shape[1]), np.zeros(x.shape[1])
+    for c in range(x.shape[1]):
+        values, g = x[:, c].reshape(-1), gy[:, c].reshape(-1)
+        n, spread = values.size, np.sqrt(values.var() + eps)
+        z = (values - values.mean()) / spread
+        slope = (np.eye(n) - 1 / n - np.outer(z, z) / n) / spread
+        y[:, c] = (z * weight[c] + bias[c]).reshape(x[:, c].shape)
+        gx[:, c] = (slope @ g * weight[c]).reshape(x[:, c].shape)
+        gw[c], gb[c] = (g * z).sum(), g.sum()
+    return y, gx, gw, gb
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("shape", [(3, 2, 4, 5), (7, 3), (2, 3, 5)])
+def test_batch_norm(backend, shape, dtype, layout):
+    values, values_of_gy, eps = whole_numbers(26, *shape), whole_numbers(27, *shape), 0.5
+    weights, biases = np.array([2.0, -1.5, 0.5])[: shape[1]], np.array([1.0, 0.0, -3.0])[: shape[1]]
+    expected = loop_batch_norm(values, values_of_gy, weights, biases, eps)
+    x, gy = (laid_out(backend, a, dtype, layout) for a in (values, values_of_gy))
+    weight, bias = (laid_out(backend, a, dtype, layout) for a in (weights, biases))
+    mean, var, spread = backend.batch_norm_statistics(x, eps)
+    axes = (0, *range(2, len(shape)))
+    near(backend, {"mean": (mean, values.mean(axis=axes))}, "float64")
+    assert var.dtype == "float64"  # of squares that x's dtype can hold
+    rounded = var.astype(dtype)
+    expected_spread = np.sqrt(values.var(axis=axes) + eps)
+    near(backend, {"var": (rounded, values.var(axis=axes)), "spread": (spread, expected_spread)}, dtype)
+    found = (
+        backend.batch_norm(x, mean, spread, weight, bias),
+        *backend.batch_norm_gradients(gy, x, mean, spread, weight, True),
+    )
+    near(backend, dict(zip(("y", "gx", "weight", "bias"), zip(found, expected, strict=True), strict=True)), dtype)
+    plain = backend.batch_norm(x, mean, spread, None, None)
+    fixed = backend.batch_norm_gradients(gy, x, mean, spread, None, False)[0]
+    by_channel = (1, -1) + (1,) * (len(shape) - 2)
+    weights, biases = weights.reshape(by_channel), biases.reshape(by_channel)
+    spreads = np.sqrt(values.var(axis=axes, keepdims=True) + eps)
+    near(backend, {"plain": (plain, (expected[0] - biases) / weights), "fixed": (fixed, values_of_gy / spreads)}, dtype)
+
+
+# -- loss and optimizer ---------------------------------------------------------------
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_softmax_cross_entropy(backend, dtype, layout):
+    values, labels, slope = whole_numbers(28, 6, 5), np.array([0, 4, -7, 2, 2, -7]), 0.25
+    losses, gradients = np.zeros(6), np.zeros((6, 5))
+    for n, label in enumerate(labels):
+        if label != -7:
+            p = np.exp(values[n]) / np.exp(values[n]).sum()
+            losses[n] = -np.log(p[label])
+            gradients[n] = slope * (p - (np.arange(5) == label))
+    x = laid_out(backend, values, dtype, layout)
+    loss, gradient = backend.softmax_cross_entropy(x, laid_out(backend, labels, "int64", layout), -7, slope)
+    near(backend, {"loss": (loss, losses), "gradient": (gradient, gradients)}, dtype)
+
+
+def test_softmax_cross_entropy_of_scores_that_would_overflow(backend):
+    x = backend.asarray(np.array([[1e4, -1e4], [-1e30, -1e30], [0.0, -np.inf]]))
+    loss, gradient = backend.softmax_cross_entropy(x, backend.asarray(np.array([1, 0, 0])), -1, 1.0)
+    near(backend, {"loss": (loss, [2e4, np.log(2), 0])}, "float64")
+    same(backend, gradient, [[1, -1], [-0.5, 0.5], [0, 0]], "float64", "gradient")
+
+
+@pytest.mark.parametrize("layout", LAYOUTS[:4])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_sgd(backend, dtype, layout):
+    """In quarters and halves, which are exact. The old weight stays as it was."""
+    w, g, v = (laid_out(backend, whole_numbers(seed, 3, 4), dtype, layout) for seed in (29, 30, 31))
+    W, G, V = (whole_numbers(seed, 3, 4) for seed in (29, 30, 31))
+    rate, m, decay, dampening = 0.5, 0.25, 2.0, 0.75
+
+    def check(found, weight, velocity, name):
+        same(backend, found[0], weight, dtype, name)
+        if velocity is None:
+            assert found[1] is None
+        else:
+            same(backend, found[1], velocity, dtype, f"{name}: velocity")
+        same(backend, w, W, dtype, f"{name}: the old weight")
+
+    moved = m * V - decay * rate * W - rate * G
+    check(backend.sgd_paper(w, g, v.copy(), rate, m, decay), W + moved, moved, "paper")
+    check(backend.sgd_paper(w, g, None, rate, m, 0.0), W - rate * G, -rate * G, "paper, at first")
+    slope = G + decay * W
+    new = m * V + (1 - dampening) * slope
+    check(backend.sgd_torch(w, g, v.copy(), rate, m, decay, dampening, False), W - rate * new, new, "torch")
+    new = m * V + slope
+    ahead = slope + m * new
+    check(backend.sgd_torch(w, g, v.copy(), rate, m, decay, 0.0, True), W - rate * ahead, new, "nesterov")
+    check(backend.sgd_torch(w, g, None, rate, m, decay, dampening, False), W - rate * slope, slope, "torch, at first")
+    check(backend.sgd_torch(w, g, None, rate, 0.0, decay, 0.0, False), W - rate * slope, None, "no momentum")
+
+
 # -- element by element ---------------------------------------------------------------
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -446,7 +602,13 @@ def test_dropout_mask(backend, shared, shape, p, dtype):
     for i in range(int(np.prod(shape))):
         bits = int(words[i // 4]) >> 16 * (i % 4) & 0xFFFF
         expected.append(65536 / (65536 - round(p * 65536)) if bits >= round(p * 65536) else 0)
-    same(backend, found, np.array(expected, dtype).reshape(shape), dtype, "dropout_mask")
+    mask = np.array(expected, dtype).reshape(shape)
+    same(backend, found, mask, dtype, "dropout_mask")
+    x = np.where(whole_numbers(32, *shape) > 3, np.inf, whole_numbers(33, *shape)).astype(dtype)
+    with np.errstate(invalid="ignore"):  # an infinity that is dropped
+        for form, factors in (("torch", mask), ("paper", (mask > 0).astype(dtype))):
+            found = backend.dropout(backend.asarray(x), p, key, counter, form)
+            same(backend, found, x * factors, dtype, f"dropout: {form}")
 
 
 @pytest.mark.parametrize(
@@ -495,6 +657,7 @@ def everything(backend):
     y = backend.conv2d(x, w, window, 2)
     pooled, winner = backend.max_pool2d(x, window)
     normed, scale = backend.local_response_norm(x, 5, 1.0, 0.75, 1.0)
+    rows = x.reshape(len(x), -1)
     results = {
         "conv2d": y,
         "conv2d_input_gradient": backend.conv2d_input_gradient(y, w, x.shape, window, 2),
@@ -507,6 +670,10 @@ def everything(backend):
         "relu": backend.relu(x),
         "relu_gradient": backend.relu_gradient(x, normed),
         "dropout_mask": backend.dropout_mask(x.shape, 0.3, (1, 2), (3, 4), "float32"),
+        "dropout": backend.dropout(x, 0.3, (1, 2), (3, 4), "torch"),
+        "spatial_response_norm": backend.spatial_response_norm(x, 3, 1.0, 0.75, 1.0)[0],
+        "batch_norm_statistics": backend.stack(backend.batch_norm_statistics(x, 1e-5)[:2]),
+        "softmax_cross_entropy": backend.softmax_cross_entropy(rows, backend.zeros((len(rows),), "int64"), 1, 1.0)[1],
     }
     return {name: backend.to_numpy(a).tobytes() for name, a in results.items()}
 

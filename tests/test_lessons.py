@@ -35,7 +35,7 @@ INTRODUCED = {
     5: """
         softmax cross_entropy activation log_softmax_of exp log nn Module Parameter named_parameters parameters linear
         Linear Sequential Flatten Conv2d MaxPool2d AvgPool2d ReLU Sigmoid Tanh relu sigmoid tanh Preprocessing zero_grad
-        optim SGD step init initialise normal_ kaiming_normal_ fan_in of progress progress_bar plots filters
+        optim SGD step init initialise normal_ kaiming_normal_ fan_in of progress progress_bar plots filters sgd_paper
     """,
 }
 

@@ -25,16 +25,20 @@ _current: str | None = None
 
 
 def why_not(name: str) -> str | None:
-    """Why backend `name` cannot be used here, with the remedy; None if it can. Imports nothing heavy."""
+    """Why backend `name` cannot be used here, with the remedy; None if it can. Imports nothing heavy but CuPy,
+    which is asked whether it finds a GPU."""
     if name not in NEEDS:
         return f"there is no backend {name!r}: choose one of {', '.join(NEEDS)}"
     module, remedy = NEEDS[name]
-    if importlib.util.find_spec(f"{__name__}.{name}_backend") is None:
-        return f"the {name} backend is not part of this version of minitorch_alex yet: use numba or numpy"
     if module is not None and importlib.util.find_spec(module) is None:
         return f"the {name} backend needs the package {module}, which is not installed: {remedy}"
     if name == "cuda_on_cpu":
         return importlib.import_module("minitorch_alex.cuda_on_cpu").why_not()
+    if name == "cupy":
+        try:
+            return importlib.import_module(f"{__name__}.cupy_backend").no_gpu()
+        except Exception as error:  # an installation can be broken in any way
+            return f"the cupy backend cannot be loaded ({error}): python -m minitorch_alex.doctor says more"
     return None
 
 

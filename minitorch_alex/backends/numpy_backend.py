@@ -8,6 +8,7 @@ Letters: N images, C channels, H x W pixels, F filters of R x S taps, P x Q outp
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import numpy
@@ -80,6 +81,13 @@ class Backend:
 
     def __reduce__(self) -> str:
         return "BACKEND"  # copied and pickled as the one of its kind, by that name in its module
+
+    precision = "fp32"
+
+    def set_precision(self, precision: str) -> None:
+        """How training computes from now on: "fp32", and where the hardware can "tf32" or "bf16". Else a ValueError."""
+        if precision != "fp32":
+            raise ValueError(f"the {self.name} backend computes in fp32 only; tf32 and bf16 are for cupy")
 
     def asarray(self, a: Any) -> Array:
         """The array module's own array, without a copy where it is one already."""
@@ -223,7 +231,151 @@ class Backend:
         seen_by = self.window_sum(gy * x * shrink / scale, (size - 1) // 2, size // 2)
         return gy * shrink - 2 * alpha / size * beta * x * seen_by
 
+    # -- spatial response normalisation: pixels are the last two axes ---------
+    def spatial_response_norm(self, x: Array, size: int, alpha: float, beta: float, k: float) -> tuple[Array, Array]:
+        """y = x * scale^-beta and scale = k + alpha/size^2 * (sum of x^2 over the size x size pixels around each)."""
+        scale = k + alpha / size**2 * self._pixel_sum(x * x, size // 2, (size - 1) // 2)
+        return x * scale**-beta, scale
+
+    def spatial_response_norm_gradient(self, gy, x, scale, size: int, alpha: float, beta: float) -> Array:
+        """As across channels: the second sum runs over the pixels whose windows reach this one."""
+        shrink = scale**-beta
+        seen_by = self._pixel_sum(gy * x * shrink / scale, (size - 1) // 2, size // 2)
+        return gy * shrink - 2 * alpha / size**2 * beta * x * seen_by
+
+    def _pixel_sum(self, a: Array, before: int, after: int) -> Array:
+        """For each pixel the sum over rows h-before ... h+after and columns w-before ... w+after."""
+        rows = self.window_sum(a.swapaxes(1, -2), before, after).swapaxes(1, -2)
+        return self.window_sum(rows.swapaxes(1, -1), before, after).swapaxes(1, -1)
+
+    # -- batch normalisation: channels are axis 1, z = (x - mean) / spread ----
+    def batch_norm_statistics(self, x: Array, eps: float) -> tuple[Array, Array, Array]:
+        """mean and (biased) var of each channel in float64, and spread = sqrt(var + eps) in x's dtype; all (C,)."""
+        axes = (0, *range(2, x.ndim))
+        mean = x.mean(axis=axes, dtype="float64")
+        var = (_distance(x, mean) ** 2).mean(axis=axes, dtype="float64")
+        return mean, var, self.xp.sqrt(var + eps).astype(x.dtype)
+
+    def batch_norm(self, x: Array, mean: Array, spread: Array, weight: Array | None, bias: Array | None) -> Array:
+        """y = z * weight + bias; weight and bias are (C,), or None for 1 and 0."""
+        y = _distance(x, mean) / _per_channel(spread, x)
+        y = y if weight is None else y * _per_channel(weight, x)
+        return y if bias is None else y + _per_channel(bias, x)
+
+    def batch_norm_gradients(
+        self, gy: Array, x: Array, mean: Array, spread: Array, weight: Array | None, of_the_batch: bool
+    ) -> tuple[Array, Array, Array]:
+        """gx, and the sums over each channel of gy * z and of gy: the gradients of weight and bias.
+
+        Where mean and spread are those `of_the_batch`, they move with x, and what a shift and a stretch of the whole
+        batch would do is taken out of gx.
+        """
+        axes, values = (0, *range(2, x.ndim)), x.size // max(1, x.shape[1])  # in a channel
+        z = _distance(x, mean) / _per_channel(spread, x)
+        gw, gb = (gy * z).sum(axis=axes), gy.sum(axis=axes)
+        gx = gy
+        if of_the_batch:
+            gx = gy - _per_channel(gb, x) / max(1, values) - z * (_per_channel(gw, x) / max(1, values))
+        gain = 1 / spread if weight is None else weight / spread
+        return gx * _per_channel(gain, x), gw, gb
+
+    # -- loss: scores x (N, K) of K classes -----------------------------------
+    def softmax_cross_entropy(self, x: Array, labels: Array, ignore_index: int, slope: float) -> tuple[Array, Array]:
+        """loss (N,) = -log softmax(x)[label], and `slope` times the gradient of its sum: softmax(x) - one-hot(label).
+
+        labels (N,) of int64: 0 ... K-1, or ignore_index for a row that does not count, with loss 0 and gradient 0.
+        """
+        largest = x.max(axis=1, keepdims=True) if x.shape[1] else 0
+        shifted = x - largest  # the ratios stay, and nothing overflows
+        log_p = shifted - self.xp.log(self.xp.exp(shifted).sum(axis=1, keepdims=True))
+        counts = labels[:, None] != ignore_index
+        hot = (labels[:, None] == self.xp.arange(x.shape[1])) & counts
+        loss = -self.xp.where(hot, log_p, x.dtype.type(0)).sum(axis=1)
+        return loss, self.xp.where(counts, x.dtype.type(slope), x.dtype.type(0)) * (self.xp.exp(log_p) - hot)
+
+    # -- one step of the optimizer: weight w, gradient g, velocity v ----------
+    def sgd_paper(
+        self, w: Array, g: Array, v: Array | None, lr: float, momentum: float, decay: float
+    ) -> tuple[Array, Array]:
+        """v <- m v - d e w - e g, w <- w + v: the new w in an array of its own, and v, which is changed in place.
+
+        The old w stays: a tape that is not consumed yet still needs it. v is None at first, for zeros.
+        """
+        v = self.xp.zeros_like(w) if v is None else v
+        v *= momentum
+        if decay:
+            v -= (decay * lr) * w
+        v -= lr * g
+        return w + v, v
+
+    def sgd_torch(
+        self, w: Array, g: Array, v: Array | None, lr: float, momentum: float, decay: float, dampening: float,
+        nesterov: bool,
+    ) -> tuple[Array, Array | None]:  # fmt: skip
+        """v <- m v + (1 - dampening) (g + d w), w <- w - e v; nesterov: w <- w - e (g + d w + m v). w and v as above.
+
+        At first (v is None) v = g + d w. Without momentum there is no v: w <- w - e (g + d w).
+        """
+        g = g + decay * w if decay else g
+        if momentum:
+            if v is None:
+                v = self.asarray(g).copy()
+            else:
+                v *= momentum
+                v += (1 - dampening) * g
+            g = g + momentum * v if nesterov else v
+        return w - lr * g, v
+
+    # -- images on their way from the host ------------------------------------
+    has_own_memory = False  # to which images have to be sent
+
+    def free_bytes(self) -> int:
+        """How much of a memory of its own is free."""
+        return 0
+
+    def sent_ahead(self, batches: Iterable[tuple[numpy.ndarray, ...]]) -> Iterator[tuple[Array, ...]]:
+        """The batches as arrays of this backend, each to be used before the next is asked for."""
+        return (tuple(self.asarray(array) for array in batch) for batch in batches)
+
+    def sent_in_pieces(self, a: numpy.ndarray) -> Array:
+        """A large array as one of this backend."""
+        return self.asarray(a)
+
+    def augment(
+        self,
+        images: Array,
+        which: Array,
+        tops: Array,
+        lefts: Array,
+        mirrored: Array,
+        size: Pair,
+        fill: int,
+        mean: Array,
+        std: Array,
+        shift: Array,
+        divisor: float,
+    ) -> Array:
+        """Crop, mirror, normalise and shift the colours of the images with the numbers `which` (N,).
+
+        images uint8 (count, C, H, W) -> (N, C, P, Q), with (P, Q) = size. tops, lefts, mirrored: (N,). Pixels outside
+        an image are `fill`. The result is ((pixel - mean) / std + shift) / divisor; mean (C, 1, 1) or (C, P, Q), std
+        (C, 1, 1), shift (N, C), all of the result's dtype.
+        """
+        (C, H, W), (P, Q), xp = images.shape[1:], size, self.xp
+        rows, columns = tops[:, None] + xp.arange(P), lefts[:, None] + xp.arange(Q)
+        columns = xp.where(mirrored[:, None] != 0, columns[:, ::-1], columns)
+        inside = ((rows >= 0) & (rows < H))[:, None, :, None] & ((columns >= 0) & (columns < W))[:, None, None, :]
+        rows, columns = xp.clip(rows, 0, H - 1)[:, None, :, None], xp.clip(columns, 0, W - 1)[:, None, None, :]
+        pixels = images[which[:, None, None, None], xp.arange(C)[None, :, None, None], rows, columns]
+        x = (xp.where(inside, pixels, numpy.uint8(fill)) - mean) / std
+        return (x + shift[:, :, None, None]) / x.dtype.type(divisor)
+
     # -- randomness, indexing -------------------------------------------------
+    def dropout(self, x: Array, p: float, key: philox.Key, counter: philox.Counter, form: str) -> Array:
+        """x times the mask: kept elements times 1/(1-p) in the form "torch", as they are in the form "paper"."""
+        mask = self.dropout_mask(x.shape, p, key, counter, x.dtype)
+        return x * (mask if form == "torch" else (mask != 0).astype(x.dtype))
+
     def dropout_mask(self, shape: tuple[int, ...], p: float, key: philox.Key, counter: philox.Counter, dtype) -> Array:
         """1/(1-p) where an element is kept, 0 where it is dropped: the same bits on every backend.
 
@@ -239,6 +391,18 @@ class Backend:
         """out[index] += values, where an index that occurs twice adds twice."""
         self.xp.add.at(out, index, values)
         return out
+
+
+def _per_channel(a: Array, x: Array) -> Array:
+    """One number per channel (C,), shaped to meet x (N, C, ...)."""
+    return a.reshape((1, -1) + (1,) * (x.ndim - 2))
+
+
+def _distance(x: Array, mean: Array) -> Array:
+    """x - mean, with the digits of the mean that x's own dtype has no room for."""
+    mean = _per_channel(mean, x)
+    rounded = mean.astype(x.dtype)
+    return (x - rounded) - (mean - rounded).astype(x.dtype)
 
 
 BACKEND = Backend()

@@ -257,18 +257,8 @@ def softmax_cross_entropy(draw: Draw) -> Example:
     return Example([*inputs, draw.empty(3), draw.empty(3, 5), 3, 5, numpy.int64(-100), draw.number(1 / 3)])
 
 
-@example("softmax_cross_entropy.cu")
-def softmax_cross_entropy_forward(draw: Draw) -> Example:
-    return Example([draw.numbers(3, 5), numpy.array([1, 4, -100]), draw.empty(3), 3, 5, numpy.int64(-100)])
-
-
 STREAM = [numpy.uint64(n) for n in (1, 2, 0, 0)]  # key, key, step, call
 HALF = 1 << 15  # threshold of p = 0.5
-
-
-@example("dropout.cu")
-def dropout_mask(draw: Draw) -> Example:
-    return Example([draw.empty(20), numpy.int64(20), *STREAM, HALF, draw.number(2)])
 
 
 @example("dropout.cu")
@@ -342,6 +332,13 @@ def augment(draw: Draw) -> Example:
     sizes = [3, 4, 4, 3, 3, 0, 0]
     shift = draw.numbers(2, 3)
     return Example([images, *where, mirrored, *colours, shift, draw.empty(2, 3, 3, 3), *sizes, draw.number(1)], (6, 1))
+
+
+@example("index_add.cu")
+def index_add(draw: Draw) -> Example:
+    places = numpy.array([4, 1, 4, 0, 4])
+    keys = numpy.sort(places * len(places) + numpy.arange(len(places)))
+    return Example([draw.numbers(6), keys, draw.numbers(5), numpy.int64(6), numpy.int64(5)])
 
 
 # -- mistakes, which the command finds ----------------------------------------------

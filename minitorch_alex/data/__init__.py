@@ -8,11 +8,12 @@ from . import cifar10, digits, folder
 from .augmentation import Augmentation, RandomCrop
 from .colour import ColourNoise
 from .dataset import DataError, Dataset, Images, Preprocessing
+from .device_loader import DeviceLoader
 from .loader import Loader, prefetched
 
 __all__ = [
-    "Augmentation", "ColourNoise", "DataError", "Dataset", "Images", "Loader", "Preprocessing", "RandomCrop", "load",
-    "prefetched",
+    "Augmentation", "ColourNoise", "DataError", "Dataset", "DeviceLoader", "Images", "Loader", "Preprocessing",
+    "RandomCrop", "load", "prefetched",
 ]  # fmt: skip
 
 

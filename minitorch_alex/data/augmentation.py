@@ -7,10 +7,19 @@ whether the run was interrupted before.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy
 
 from .. import philox
+
+
+class Crops(NamedTuple):
+    """Where in each image the part that is seen begins (negative: outside), and if it is mirrored: each (N,)."""
+
+    tops: numpy.ndarray
+    lefts: numpy.ndarray
+    mirrored: numpy.ndarray
 
 
 @dataclass(frozen=True)
@@ -29,6 +38,15 @@ class Augmentation:
         right = philox.below(span, words[:, 1]) - self.shift
         mirrored = philox.below(2, words[:, 2]).astype(bool) & self.flip
         return down, right, mirrored
+
+    def crops(self, H: int, W: int, seed: int, epoch: int, indices: numpy.ndarray) -> Crops:
+        """Of images (..., H, W), of which indices (N,) are the numbers in the data set."""
+        down, right, mirrored = self.draw(seed, epoch, indices)
+        return Crops(-down, -right, mirrored)
+
+    def size_of_view(self, H: int, W: int) -> tuple[int, int]:
+        """How much of an image is seen."""
+        return H, W
 
     def __call__(self, images: numpy.ndarray, seed: int, epoch: int, indices: numpy.ndarray) -> numpy.ndarray:
         """images (N, C, H, W), of which indices (N,) are the numbers in the data set -> the same shape."""
@@ -55,14 +73,24 @@ class RandomCrop:
 
     size: int
     flip: bool = True
+    fill = 0  # never seen
 
-    def __call__(self, images: numpy.ndarray, seed: int, epoch: int, indices: numpy.ndarray) -> numpy.ndarray:
-        """images (N, C, H, W), of which indices (N,) are the numbers in the data set -> (N, C, size, size)."""
-        N, C, H, W = images.shape
+    def crops(self, H: int, W: int, seed: int, epoch: int, indices: numpy.ndarray) -> Crops:
+        """Of images (..., H, W), of which indices (N,) are the numbers in the data set."""
         words = philox.first_words(philox.key("crops", seed), epoch, indices)
         tops = philox.below(H - self.size + 1, words[:, 0])
         lefts = philox.below(W - self.size + 1, words[:, 1])
         mirrored = philox.below(2, words[:, 2]).astype(bool) & self.flip
+        return Crops(tops, lefts, mirrored)
+
+    def size_of_view(self, H: int, W: int) -> tuple[int, int]:
+        """How much of an image is seen."""
+        return self.size, self.size
+
+    def __call__(self, images: numpy.ndarray, seed: int, epoch: int, indices: numpy.ndarray) -> numpy.ndarray:
+        """images (N, C, H, W), of which indices (N,) are the numbers in the data set -> (N, C, size, size)."""
+        N, C, H, W = images.shape
+        tops, lefts, mirrored = self.crops(H, W, seed, epoch, indices)
         crops = numpy.empty((N, C, self.size, self.size), images.dtype)
         for crop, image, top, left, mirror in zip(crops, images, tops, lefts, mirrored, strict=True):
             square = image[:, top : top + self.size, left : left + self.size]
@@ -75,6 +103,17 @@ class CentreCrop:
     """What stands in for RandomCrop where nothing is to be varied."""
 
     size: int
+    fill = 0  # never seen
+
+    def crops(self, H: int, W: int, seed: int, epoch: int, indices: numpy.ndarray) -> Crops:
+        """Of images (..., H, W)."""
+        top, left = _centred(H, W, self.size)
+        N = len(indices)
+        return Crops(numpy.full(N, top), numpy.full(N, left), numpy.zeros(N, bool))
+
+    def size_of_view(self, H: int, W: int) -> tuple[int, int]:
+        """How much of an image is seen."""
+        return self.size, self.size
 
     def __call__(self, images: numpy.ndarray, seed: int, epoch: int, indices: numpy.ndarray) -> numpy.ndarray:
         """images (N, C, H, W) -> (N, C, size, size)."""
@@ -83,8 +122,12 @@ class CentreCrop:
 
 def centre_crop(images: numpy.ndarray, size: int) -> numpy.ndarray:
     """The central square of images (..., H, W): (..., size, size)."""
-    top, left = ((extent - size) // 2 for extent in images.shape[-2:])
+    top, left = _centred(images.shape[-2], images.shape[-1], size)
     return images[..., top : top + size, left : left + size]
+
+
+def _centred(H: int, W: int, size: int) -> tuple[int, int]:
+    return (H - size) // 2, (W - size) // 2
 
 
 def ten_crops(images: numpy.ndarray, size: int) -> list[numpy.ndarray]:

@@ -61,10 +61,14 @@ class Loader:
             images = self.colour(images, self.seed, epoch, indices)
         return images, self.labels[indices]
 
+    def parts(self, epoch: int, start: int = 0) -> list[numpy.ndarray]:
+        """The image numbers of each batch of one epoch, from batch `start` on."""
+        order = self.order(epoch)
+        return [order[i : i + self.batch_size] for i in range(0, len(order), self.batch_size)][start:]
+
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """The batches of one epoch from number `start` on, a few of them prepared in advance."""
-        order = self.order(epoch)
-        parts = [order[i : i + self.batch_size] for i in range(0, len(order), self.batch_size)][start:]
+        parts = self.parts(epoch, start)
         return prefetched(lambda part: self.batch(epoch, part), parts, self.workers, self.prefetch)
 
 

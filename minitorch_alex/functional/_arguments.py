@@ -10,6 +10,7 @@ from typing import Any, TypeVar, cast
 import numpy
 
 from ..array_box import explain
+from ..backends.number_types import BFLOAT16, is_floating
 from ..backends.numpy_backend import Pair, Window
 from ..tensor import Tensor
 
@@ -107,7 +108,7 @@ def tensor_of(operation: str, name: str, value: Any, dims: Sequence[int], layout
     if not isinstance(value, Tensor):
         kind = type(value).__name__
         raise TypeError(f"{operation}: {name} must be a Tensor {layout}, not {kind}: tensor(...) makes one")
-    if value.data.dtype.kind != "f":
+    if not is_floating(value.data.dtype):
         raise TypeError(f"{operation}: {name} is {value.dtype}; convert it first, with .float()")
     if value.ndim not in dims:
         raise ValueError(f"{operation}: {name} must be {layout}, got shape {value.shape}")
@@ -116,12 +117,17 @@ def tensor_of(operation: str, name: str, value: Any, dims: Sequence[int], layout
 
 def floating(x: Any) -> Any:
     """Whole numbers become float32, as in PyTorch."""
-    return x if not hasattr(x, "dtype") or x.dtype.kind == "f" else x.astype("float32")
+    return x if not hasattr(x, "dtype") or is_floating(x.dtype) else x.astype("float32")
 
 
 def same_dtype(operation: str, **tensors: Tensor | None) -> None:
-    """PyTorch mixes float32 and float64 in arithmetic but not in layers; neither do we."""
+    """PyTorch mixes float32 and float64 in arithmetic but not in layers; neither do we.
+
+    A bfloat16 input goes with weights of float32, which the layer rounds for itself: to train, they need all digits.
+    """
     found = {name: str(t.dtype) for name, t in tensors.items() if t is not None}
+    if found["input"] == BFLOAT16:
+        found = {name: BFLOAT16 if dtype == "float32" else dtype for name, dtype in found.items()}
     if len(set(found.values())) > 1:
         listing = ", ".join(f"{name} {dtype}" for name, dtype in found.items())
         raise TypeError(f"{operation}: the inputs differ in dtype ({listing}): convert with .float() or .double()")

@@ -39,7 +39,7 @@ def softmax(input: Tensor, dim: int) -> Tensor:
 def _softmax(xp, x, dim):
     if not x.ndim:
         return xp.ones_like(x), (lambda g: xp.zeros_like(g),)
-    e = xp.exp(x - x.max(axis=dim, keepdims=True, initial=-xp.inf))
+    e = xp.exp(x - _largest(x, dim))
     y = e / e.sum(axis=dim, keepdims=True)
     return y, (lambda g: y * (g - (g * y).sum(axis=dim, keepdims=True)),)
 
@@ -61,5 +61,9 @@ def _log_softmax(xp, x, dim):
 
 def log_softmax_of(xp, x, dim: int):
     """The array computation of log_softmax, which the losses share."""
-    shifted = x - x.max(axis=dim, keepdims=True, initial=-xp.inf)
+    shifted = x - _largest(x, dim)
     return shifted - xp.log(xp.exp(shifted).sum(axis=dim, keepdims=True))
+
+
+def _largest(x, dim: int):
+    return x.max(axis=dim, keepdims=True) if x.shape[dim] else 0  # of no scores at all any number will do

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..array_box import number_type
+from ..backends.number_types import is_floating
 from ..tensor import Tensor, common_backend, op
 from ._arguments import KIND, floating, number, operation
 
@@ -130,11 +131,11 @@ def _clamp(xp, x, low, high):
 @operation
 def where(condition: Any, input: Any, other: Any) -> Tensor:
     """`input` where the condition (booleans: a tensor or an array) holds, `other` elsewhere."""
-    common_backend("where", (condition, input, other))
+    xp = common_backend("where", (condition, input, other))
     chosen = condition.data if isinstance(condition, Tensor) else condition
     if not isinstance(chosen, bool) and getattr(chosen, "dtype", None) != "bool":
         raise TypeError("where: the condition must be booleans, such as x > 0")
-    return _where(input, other, condition=chosen)
+    return _where(input, other, condition=xp.asarray(chosen))
 
 
 @op
@@ -153,7 +154,7 @@ def _where(xp, x, y, condition):
 def to(input: Tensor, dtype: Any) -> Tensor:
     """The same values as another dtype; the gradient comes back in the old one. Whole numbers carry none."""
     found = number_type("to", dtype)
-    return _to(input if found.kind == "f" else input.detach(), dtype=found)
+    return _to(input if is_floating(found) else input.detach(), dtype=found)
 
 
 @op

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..backends.number_types import wide
 from ..backends.numpy_backend import Window
 from ..tensor import Tensor, op
 from ._arguments import check_fits, is_whole, operation, optional_vector, pair, same_dtype, tensor_of
@@ -55,9 +56,10 @@ def conv2d(
 
 @op
 def _conv2d(xp, x, w, b, window, groups):
+    w = w.astype(x.dtype, copy=False)  # float32 beside a bfloat16 input, see same_dtype
     y = xp.conv2d(x, w, window, groups)
     if b is not None:
-        y += b.reshape(-1, 1, 1)
+        y += b.astype(x.dtype, copy=False).reshape(-1, 1, 1)
 
     def grad_x(gy):
         return xp.conv2d_input_gradient(gy, w, x.shape, window, groups)
@@ -66,7 +68,7 @@ def _conv2d(xp, x, w, b, window, groups):
         return xp.conv2d_weight_gradient(gy, x, w.shape, window, groups)
 
     def grad_b(gy):
-        return gy.sum(axis=(0, 2, 3))
+        return gy.sum(axis=(0, 2, 3), dtype=wide(gy.dtype))
 
     return y, (grad_x, grad_w, grad_b)
 

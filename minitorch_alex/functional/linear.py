@@ -63,11 +63,16 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 @op
 def _linear(xp, x, w, b):
     O, I = w.shape  # noqa: E741
-    y = x @ w.T
+    w = w.astype(x.dtype, copy=False)  # float32 beside a bfloat16 input, see same_dtype
+    rows = x.reshape(math.prod(x.shape[:-1]), I)
+    y = rows @ w.T
+    if b is not None:
+        y += b.astype(x.dtype, copy=False)
 
-    rows = math.prod(x.shape[:-1])
+    def grad_x(g):
+        return (g.reshape(len(rows), O) @ w).reshape(x.shape)
 
     def grad_w(g):
-        return g.reshape(rows, O).T @ x.reshape(rows, I)
+        return g.reshape(len(rows), O).T @ rows
 
-    return y if b is None else y + b, (lambda g: g @ w, grad_w, lambda g: g)
+    return y.reshape(*x.shape[:-1], O), (grad_x, grad_w, lambda g: g)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import warnings
 from typing import Any
 
+from ..backends.number_types import is_bfloat16
 from ..tensor import Tensor, common_backend, op
-from ._arguments import at_least, is_whole, operation, tensor_of
+from ._arguments import at_least, operation, tensor_of
+from ._labels import array_of, checked_labels, class_dim, class_weight, classes, one_hot
 from .activation import log_softmax_of
 
 
@@ -29,33 +31,58 @@ def cross_entropy(
     count. With label_smoothing s the truth is (1 - s) on the label plus s/K on every class.
     """
     _check_scores("cross_entropy", input, reduction)
+    if is_bfloat16(input.dtype):
+        input = input.to("float32")  # a loss of three digits would show no progress
     if not isinstance(label_smoothing, (int, float)):
         raise TypeError(f"cross_entropy: label_smoothing must be a number, not {label_smoothing!r}")
     if not 0 <= label_smoothing <= 1:
         raise ValueError(f"cross_entropy: label_smoothing lies in [0, 1], got {label_smoothing!r}")
-    xp, K, dim = common_backend("cross_entropy", (input, target, weight)), _classes(input), _class_dim(input)
-    class_weight = _class_weight("cross_entropy", input, weight)
-    theirs = (target if isinstance(target, Tensor) else Tensor(target, backend=xp)).data
+    xp, dim = common_backend("cross_entropy", (input, target, weight)), class_dim(input)
+    weights = class_weight("cross_entropy", input, weight)
+    theirs = array_of(target, xp)
     if theirs.dtype.kind == "f":
-        if theirs.shape != input.shape:
-            raise ValueError(
-                f"cross_entropy: a target of {theirs.dtype} means probabilities and must have the scores' shape "
-                f"{input.shape}, got {theirs.shape}; labels are whole numbers"
-            )
         truth = target if isinstance(target, Tensor) else Tensor(theirs, backend=xp)
-        if label_smoothing:
-            truth = truth * (1 - label_smoothing) + label_smoothing / K
-        if weight is not None:
-            truth = truth * Tensor(class_weight, backend=xp)
-        count = input.data.size / max(K, 1)
-        return _cross_entropy(input, truth, dim=dim, reduction=reduction, count=count, looked_at=True)
-    hot, counts = _one_hot("cross_entropy", input, theirs, ignore_index)
-    picked = hot * class_weight
-    count = float(picked.sum())
+        return _of_probabilities(input, truth, None if weight is None else weights, reduction, label_smoothing)
+    labels, count = checked_labels("cross_entropy", input, theirs, ignore_index)
+    if input.ndim == 2 and weight is None and not label_smoothing:
+        return _softmax_cross_entropy(
+            input, labels=labels, ignore_index=int(ignore_index), reduction=reduction, count=count
+        )
+    hot, counts = one_hot(input, labels, ignore_index)
+    picked = hot * weights
+    if weight is not None:
+        count = float(picked.sum())
     if label_smoothing:  # every class matters
-        hot = xp.broadcast_to(xp.expand_dims(counts, dim), input.shape)
-        picked = (1 - label_smoothing) * picked + (label_smoothing / K) * hot * class_weight
+        hot = xp.broadcast_to(counts, input.shape)
+        picked = (1 - label_smoothing) * picked + (label_smoothing / classes(input)) * hot * weights
     return _cross_entropy(input, picked, dim=dim, reduction=reduction, count=count, looked_at=hot)
+
+
+def _of_probabilities(input: Tensor, truth: Tensor, weights: Any, reduction: str, label_smoothing: float) -> Tensor:
+    K = classes(input)
+    if truth.shape != input.shape:
+        raise ValueError(
+            f"cross_entropy: a target of {truth.dtype} means probabilities and must have the scores' shape "
+            f"{input.shape}, got {truth.shape}; labels are whole numbers"
+        )
+    if label_smoothing:
+        truth = truth * (1 - label_smoothing) + label_smoothing / K
+    if weights is not None:
+        truth = truth * Tensor(weights, backend=input.backend)
+    count = input.data.size / max(K, 1)
+    return _cross_entropy(input, truth, dim=class_dim(input), reduction=reduction, count=count, looked_at=True)
+
+
+@op
+def _softmax_cross_entropy(xp, x, labels, ignore_index, reduction, count):
+    """Scores (N, K) and one label a row: loss and gradient in one pass."""
+    slope = 1 / count if reduction == "mean" and count else 1
+    loss, gradient = xp.softmax_cross_entropy(x, labels, ignore_index, slope)
+
+    def grad_x(g):
+        return gradient * (xp.expand_dims(g, 1) if reduction == "none" else g)
+
+    return _reduce(loss, reduction, count), (grad_x,)
 
 
 @op
@@ -85,10 +112,12 @@ def nll_loss(
 ) -> Tensor:
     """-input[label]: cross entropy of scores that have been through log_softmax. Shapes and arguments as there."""
     _check_scores("nll_loss", input, reduction)
-    theirs = (target if isinstance(target, Tensor) else Tensor(target, backend=input.backend)).data
-    hot, _ = _one_hot("nll_loss", input, theirs, ignore_index)
-    picked, dim = hot * _class_weight("nll_loss", input, weight), _class_dim(input)
-    return _nll_loss(input, picked=picked, dim=dim, reduction=reduction, count=float(picked.sum()), looked_at=hot)
+    labels, count = checked_labels("nll_loss", input, array_of(target, input.backend), ignore_index)
+    hot, _ = one_hot(input, labels, ignore_index)
+    picked = hot * class_weight("nll_loss", input, weight)
+    if weight is not None:
+        count = float(picked.sum())
+    return _nll_loss(input, picked=picked, dim=class_dim(input), reduction=reduction, count=count, looked_at=hot)
 
 
 @op
@@ -114,14 +143,6 @@ def mse_loss(input: Tensor, target: Any, *, reduction: str = "mean") -> Tensor:
 
 
 # -- shared -------------------------------------------------------------------
-def _class_dim(input: Tensor) -> int:
-    return 0 if input.ndim == 1 else 1
-
-
-def _classes(input: Tensor) -> int:
-    return input.shape[_class_dim(input)]
-
-
 def _check_reduction(operation: str, reduction: str) -> None:
     if reduction not in ("none", "mean", "sum"):
         raise ValueError(f"{operation}: reduction must be 'none', 'mean' or 'sum', not {reduction!r}")
@@ -130,43 +151,6 @@ def _check_reduction(operation: str, reduction: str) -> None:
 def _check_scores(operation: str, input: Tensor, reduction: str) -> None:
     tensor_of(operation, "input", input, at_least(1), "(N, K), (N, K, d1, ...) or (K,)")
     _check_reduction(operation, reduction)
-
-
-def _class_weight(operation: str, input: Tensor, weight: Any) -> Any:
-    """The class weights, shaped to multiply the scores; all ones if there are none."""
-    xp, K = input.backend, _classes(input)
-    if weight is None:
-        return xp.ones((), input.dtype)
-    if isinstance(weight, Tensor) and weight.requires_grad:
-        raise TypeError(f"{operation}: there is no gradient for the class weights; detach() them first")
-    try:
-        values = (weight if isinstance(weight, Tensor) else Tensor(weight, backend=xp)).data.astype(input.dtype)
-    except TypeError as error:
-        raise TypeError(f"{operation}: weight: {error}") from None
-    if values.shape != (K,):
-        raise ValueError(f"{operation}: weight must hold one number per class, shape ({K},), got {values.shape}")
-    return values.reshape((K,) + (1,) * (input.ndim - 1 - _class_dim(input)))
-
-
-def _one_hot(operation: str, input: Tensor, labels: Any, ignore_index: int) -> tuple[Any, Any]:
-    """Booleans: each label's class, shaped like the scores; and which labels count, shaped like the labels."""
-    if not is_whole(ignore_index):
-        raise TypeError(f"{operation}: ignore_index must be a whole number, not {ignore_index!r}")
-    xp, K, dim = input.backend, _classes(input), _class_dim(input)
-    expected = input.shape[:dim] + input.shape[dim + 1 :]
-    if labels.dtype.kind not in "iu":
-        raise TypeError(f"{operation}: labels must be whole numbers, got {labels.dtype}")
-    if labels.shape != expected:
-        raise ValueError(f"{operation}: scores {input.shape} need labels of shape {expected}, got {labels.shape}")
-    labels = labels.astype("int64")
-    counts = labels != ignore_index
-    wrong = counts & ((labels < 0) | (labels >= K))
-    if wrong.any():
-        first = int(labels[wrong].reshape(-1)[0])
-        raise IndexError(f"{operation}: label {first} is out of range: there are {K} classes, 0 to {K - 1}")
-    classes = xp.arange(K).reshape((K,) + (1,) * (input.ndim - 1 - dim))
-    hot = (xp.expand_dims(labels, dim) == classes) & xp.expand_dims(counts, dim)
-    return hot, counts
 
 
 def _reduce(values: Any, reduction: str, count: float) -> Any:

@@ -1,9 +1,12 @@
-"""Local response normalisation (AlexNet, section 3.3) and batch normalisation (Ioffe and Szegedy, 2015)."""
+"""Response normalisation (AlexNet, section 3.3) and batch normalisation (Ioffe and Szegedy, 2015)."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy
 
+from ..backends.number_types import BFLOAT16, is_bfloat16
 from ..tensor import Tensor, common_backend, op
 from ._arguments import at_least, is_whole, number, operation, optional_vector, same_dtype, tensor_of
 
@@ -28,16 +31,39 @@ def local_response_norm(input: Tensor, size: int, alpha: float = 1e-4, beta: flo
     mean, whose responses are hundreds.
     """
     tensor_of("local_response_norm", "input", input, at_least(3), "(N, C, ...) with at least 3 dimensions")
-    if not is_whole(size) or size < 1:
-        raise ValueError(f"local_response_norm: size, the channels in a window, must be at least 1, not {size!r}")
-    alpha, beta, k = (number("local_response_norm", n, v) for n, v in (("alpha", alpha), ("beta", beta), ("k", k)))
-    return _local_response_norm(input, size=int(size), alpha=alpha, beta=beta, k=k)
+    return _local_response_norm(input, **_response("local_response_norm", "channels", size, alpha, beta, k))
 
 
 @op
 def _local_response_norm(xp, x, size, alpha, beta, k):
     y, scale = xp.local_response_norm(x, size, alpha, beta, k)
     return y, (lambda gy: xp.local_response_norm_gradient(gy, x, scale, size, alpha, beta),)
+
+
+@operation
+def spatial_response_norm(input: Tensor, size: int, alpha: float, beta: float = 0.75, k: float = 1.0) -> Tensor:
+    """Divide each pixel by the energy around it in its own channel: input (N, C, H, W) or (C, H, W) -> the same shape.
+
+        y[h, w] = x[h, w] / (k + alpha/size^2 * sum of x[i, j]^2) ** beta,    i = h - size//2 ... h + (size-1)//2
+
+    and j likewise, inside the image. The 2012 code's "rnorm"; neither the paper nor PyTorch has it.
+    """
+    tensor_of("spatial_response_norm", "input", input, (3, 4), "(N, C, H, W) or (C, H, W)")
+    return _spatial_response_norm(input, **_response("spatial_response_norm", "rows", size, alpha, beta, k))
+
+
+@op
+def _spatial_response_norm(xp, x, size, alpha, beta, k):
+    y, scale = xp.spatial_response_norm(x, size, alpha, beta, k)
+    return y, (lambda gy: xp.spatial_response_norm_gradient(gy, x, scale, size, alpha, beta),)
+
+
+def _response(operation: str, of: str, size: Any, alpha: Any, beta: Any, k: Any) -> dict[str, Any]:
+    """The settings of a response normalisation, checked."""
+    if not is_whole(size) or size < 1:
+        raise ValueError(f"{operation}: size, the {of} in a window, must be at least 1, not {size!r}")
+    numbers = {name: number(operation, name, value) for name, value in (("alpha", alpha), ("beta", beta), ("k", k))}
+    return {"size": int(size), **numbers}
 
 
 @operation
@@ -59,6 +85,9 @@ def batch_norm(
     (the variance unbiased, as in PyTorch); otherwise the running ones are used.
     """
     tensor_of("batch_norm", "input", input, at_least(2), "(N, C, ...)")
+    if is_bfloat16(input.dtype):  # mean and variance need all digits
+        exact = input.to("float32")
+        return batch_norm(exact, running_mean, running_var, weight, bias, training, momentum, eps).to(BFLOAT16)
     C = input.shape[1]
     parts = {"running_mean": running_mean, "running_var": running_var, "weight": weight, "bias": bias}
     for name, t in parts.items():
@@ -74,48 +103,35 @@ def batch_norm(
         return _batch_norm_training(input, weight, bias, running_mean, running_var, momentum, eps)
     if running_mean is None or running_var is None:
         raise ValueError("batch_norm: outside training it needs running_mean and running_var")
-    return _standardise(input, weight, bias, mean=running_mean.data, var=running_var.data, eps=eps)
+    with numpy.errstate(all="ignore"):  # as in every operation: infinities and NaNs are values like others
+        spread = input.backend.sqrt(running_var.data + eps)
+    return _standardise(input, weight, bias, mean=running_mean.data, spread=spread, of_the_batch=False)
 
 
 def _batch_norm_training(input, weight, bias, running_mean, running_var, momentum, eps) -> Tensor:
     xp, n = input.backend, input.data.size // input.shape[1] if input.data.size else 0
     if not n:  # nothing to learn from
-        mean, var = numpy.zeros(input.shape[1]), numpy.ones(input.shape[1])
-        return _standardise(input, weight, bias, mean=xp.asarray(mean), var=xp.asarray(var), eps=eps, of_the_batch=True)
+        mean, spread = xp.zeros((input.shape[1],)), xp.ones((input.shape[1],), input.dtype)
+        return _standardise(input, weight, bias, mean=mean, spread=spread, of_the_batch=True)
     if n < 2:
         raise ValueError(f"batch_norm: training needs more than one value per channel, got shape {input.shape}")
-    axes = (0, *range(2, input.ndim))
-    with numpy.errstate(all="ignore"):  # as in every operation: infinities are values like others
-        mean = input.data.mean(axis=axes, dtype="float64")
-        var = (_distance(input.data, mean) ** 2).mean(axis=axes, dtype="float64")
+    with numpy.errstate(all="ignore"):
+        mean, var, spread = xp.batch_norm_statistics(input.data, eps)
     if running_mean is not None:
         running_mean.data = (1 - momentum) * running_mean.data + momentum * mean.astype(running_mean.dtype)
     if running_var is not None:
         running_var.data = (1 - momentum) * running_var.data + momentum * (var * n / (n - 1)).astype(running_var.dtype)
-    return _standardise(input, weight, bias, mean=mean, var=var, eps=eps, of_the_batch=True)
-
-
-def _distance(x, mean):
-    """x - mean, with the digits of the mean that x's own dtype has no room for."""
-    mean = mean.reshape((1, -1) + (1,) * (x.ndim - 2))
-    rounded = mean.astype(x.dtype)
-    return (x - rounded) - (mean - rounded).astype(x.dtype)
+    return _standardise(input, weight, bias, mean=mean, spread=spread, of_the_batch=True)
 
 
 @op
-def _standardise(xp, x, w, b, mean, var, eps, of_the_batch=False):
-    axes = (0, *range(2, x.ndim))
-    per_channel = (1, -1) + (1,) * (x.ndim - 2)
-    spread = xp.sqrt(var + eps).astype(x.dtype).reshape(per_channel)
-    z = _distance(x, mean) / spread
-    gain = x.dtype.type(1) if w is None else w.reshape(per_channel)
-    y = z * gain if b is None else z * gain + b.reshape(per_channel)
+def _standardise(xp, x, w, b, mean, spread, of_the_batch):
+    made: list[Any] = []  # all three gradients at once: they share a look at the arrays
 
-    def grad_x(g):
-        g = g * gain
-        if of_the_batch:  # mean and variance move with x: take out what a shift and a stretch of the batch would do
-            n = x.size // x.shape[1] or 1
-            g = g - g.sum(axis=axes, keepdims=True) / n - z * ((g * z).sum(axis=axes, keepdims=True) / n)
-        return g / spread
+    def gradients(gy):
+        if not made:
+            made.extend(xp.batch_norm_gradients(gy, x, mean, spread, w, of_the_batch))
+        return made
 
-    return y, (grad_x, lambda g: (g * z).sum(axis=axes), lambda g: g.sum(axis=axes))
+    y = xp.batch_norm(x, mean, spread, w, b)
+    return y, (lambda gy: gradients(gy)[0], lambda gy: gradients(gy)[1], lambda gy: gradients(gy)[2])

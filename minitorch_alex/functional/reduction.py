@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from ..backends.number_types import is_floating, wide
 from ..tensor import Tensor, op
 from ._arguments import axes, axis, operation
 
@@ -17,17 +18,17 @@ def _spread(xp, g, dims: tuple[int, ...], shape: tuple[int, ...]):
 
 
 def _as_floats(operation: str, input: Tensor) -> Tensor:
-    if input.data.dtype.kind != "f":
+    if not is_floating(input.data.dtype):
         raise TypeError(f"{operation}: the tensor is {input.dtype}; convert it first, with .float()")
     return input
 
 
 def _total(x, dims: tuple[int, ...], keepdim: bool):
     """The sum: of whole numbers as int64, and long float32 sums by way of float64, since rounding adds up as well."""
-    if x.dtype.kind != "f":
+    if not is_floating(x.dtype):
         return x.sum(axis=dims, keepdims=keepdim, dtype="int64")
-    wide = x.dtype == "float32" and _count(x.shape, dims) > 4096
-    return x.sum(axis=dims, keepdims=keepdim, dtype="float64" if wide else None).astype(x.dtype)
+    long = x.dtype == "float32" and _count(x.shape, dims) > 4096
+    return x.sum(axis=dims, keepdims=keepdim, dtype="float64" if long else wide(x.dtype)).astype(x.dtype)
 
 
 @operation

@@ -8,6 +8,7 @@ import numpy
 
 from .. import functional as F
 from .. import init
+from ..functional.normalization import spatial_response_norm
 from ..nn import LocalResponseNorm, Module, Parameter
 from ..tensor import Tensor
 
@@ -40,8 +41,7 @@ class SpatialResponseNorm(Module):
         self.size, self.alpha, self.beta, self.k = size, alpha, beta, k
 
     def forward(self, x: Tensor) -> Tensor:
-        energy = F.avg_pool2d(x * x, self.size, 1, self.size // 2)
-        return x * (self.k + self.alpha * energy) ** -self.beta
+        return spatial_response_norm(x, self.size, self.alpha, self.beta, self.k)
 
     def extra_repr(self) -> str:
         return f"{self.size}, alpha={self.alpha}, beta={self.beta}, k={self.k}"
