@@ -20,7 +20,6 @@ import numpy
 
 from . import backends, models
 from . import functional as F
-from .backends.numpy_backend import Backend
 from .models import ImageShape
 from .nn import Module
 from .optim import SGD
@@ -67,7 +66,7 @@ def peak(network: Module, input_shape: tuple[int, ...], batch_size: int) -> Mome
     averages = {buffer: buffer.data for _, buffer in network.named_buffers()}
     network.train()
     try:
-        of_two, of_three = (list(_moments(network, input_shape, n)) for n in (2, 3))
+        of_two, of_three = (list(_moments(network, input_shape, n, batch_size)) for n in (2, 3))
     finally:
         for module, mode in modes.items():
             module.training = mode
@@ -80,21 +79,23 @@ def peak(network: Module, input_shape: tuple[int, ...], batch_size: int) -> Mome
     return max(moments, key=lambda moment: moment.total)
 
 
-def _moments(network: Module, input_shape: tuple[int, ...], batch_size: int) -> Iterator[Moment]:
-    """The end of the forward pass, each operation that backward() passes, and the optimizer's step.
+def _moments(network: Module, input_shape: tuple[int, ...], images: int, batch_size: int) -> Iterator[Moment]:
+    """The end of the forward pass, each operation that backward() passes, and the optimizer's step: of so many images.
+
+    But the buffers are those of a whole batch, which do not lie on a straight line.
 
     An array that the tape keeps is alive until backward() has passed the oldest operation that holds it: the one whose
     value it is, or one whose gradient functions mention it. An operation's gradient is alive from the moment when the
     first of those computed from it is passed until it is passed itself; a weight's stays.
     """
-    images = Tensor(numpy.zeros((batch_size, *input_shape), "float32"))
-    loss = F.cross_entropy(network(images), numpy.zeros(batch_size, "int64"))
+    batch = Tensor(numpy.zeros((images, *input_shape), "float32"))
+    loss = F.cross_entropy(network(batch), numpy.zeros(images, "int64"))
     tape = sorted(ancestors(loss), key=lambda t: t.born)
-    columns = {t: _column_buffers(t) for t in tape if t.made_by == "conv2d"}
+    columns = {t: _column_buffers(t, batch_size) for t in tape if t.made_by == "conv2d"}
     kept_by_threads = max((for_good for for_good, _ in columns.values()), default=0)
     weights = {id(_whole(p.data)): p.data.nbytes for p in network.parameters()}
     trained = [p.data.nbytes for p in network.parameters() if p.requires_grad]
-    counted_elsewhere = {id(_whole(images.data)), *weights}
+    counted_elsewhere = {id(_whole(batch.data)), *weights}
 
     kept: dict[int, tuple[int, int]] = {}  # by array: the place on the tape of its oldest holder, and bytes
     for place, t in reversed(list(enumerate(tape))):
@@ -105,7 +106,7 @@ def _moments(network: Module, input_shape: tuple[int, ...], batch_size: int) -> 
 
     def moment(name: str, place: int, gradients: int, buffers: int) -> Moment:
         still_kept = sum(size for oldest, size in kept.values() if oldest <= place)
-        always = sum(weights.values()), sum(trained), images.data.nbytes
+        always = sum(weights.values()), sum(trained), batch.data.nbytes
         return Moment(name, *always, still_kept, gradients, buffers + kept_by_threads)
 
     yield moment("the end of the forward pass", len(tape), 0, 0)
@@ -133,25 +134,16 @@ def _whole(array: Any) -> Any:
     return array
 
 
-def _column_buffers(conv: Tensor) -> tuple[int, int]:
-    """Bytes that a convolution needs for columns (im2col) in its gradient: (kept by the threads for good, passing).
-
-    A backend with a pool of threads has in each of them the columns and the outputs of one image (of small ones several
-    at a time, which then fill no more than its cache), and each adds up the gradient of the weights for its own images,
-    before these are added up. The reference has the columns of the whole batch, and to multiply them lays out one
-    group's columns and outputs once more. Others are taken to need nothing.
-    """
-    backend, known = conv.backend, {}
+def _column_buffers(conv: Tensor, images: int) -> tuple[int, int]:
+    """Bytes that a convolution of so many images needs in its gradients: (kept by the backend for good, passing)."""
+    known: dict[str, Any] = {}
     for _, gradient_of in conv.edges or ():
         known.update(_mentioned(gradient_of))
     if "w" not in known:  # only the bias is trained
         return 0, 0
     w, groups, output = known["w"], known["groups"], conv.data[0]
     columns = groups * math.prod(w.shape[1:]) * math.prod(output.shape[1:]) * output.itemsize
-    if hasattr(backend, "pool"):
-        return backend.pool.threads * (columns + output.nbytes), (backend.pool.threads + 1) * w.nbytes
-    is_reference = type(backend).conv2d_weight_gradient is Backend.conv2d_weight_gradient
-    return 0, len(conv.data) * (columns + (columns + output.nbytes) // groups) if is_reference else 0
+    return conv.backend.conv2d_buffers(images, columns, output.nbytes, w.nbytes, groups)
 
 
 # -- measured -------------------------------------------------------------------
@@ -178,26 +170,55 @@ def measure(
 ) -> tuple[int | None, Moment]:
     """(bytes, what was predicted) for the peak of one training step, taken in this process, which should be a new one.
 
-    Measured is the largest resident memory during the step less that before the network was built, so that weights and
+    Measured is the largest memory during the step less that before the network was built, so that weights and
     velocities count. By then everything is imported, and a tiny network has taken a step: what the compiler of kernels
     needs is not the step's. The network takes its own first step on 2 images, for only then it has velocities. None
     where the system does not tell.
     """
-    give_back_freed_memory()
     backends.use(backend)
+    held = OfTheGPU() if backends.current().has_own_memory else OfTheProcess()
     tiny = models.build("alexnet_small", 2, (3, 16, 16))
     _step(tiny, _optimizer(tiny), (3, 16, 16), 2)
-    before = _status("VmRSS")
+    before = held.now()
     C, H, W = image_shape  # JSON has made a list of it
     network = models.build(model, classes, (C, H, W))
     optimizer = _optimizer(network)
     _step(network, optimizer, image_shape, 2)
-    with suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")  # the peak so far is forgotten, see Linux' proc_pid_clear_refs(5)
+    held.forget_the_peak()
     _step(network, optimizer, image_shape, batch_size)
-    after = _status("VmHWM")
+    after = held.peak()
     measured = None if before is None or after is None else after - before
     return measured, peak(network, image_shape, batch_size)
+
+
+class OfTheProcess:
+    """Resident memory, where the system tells: Linux' proc_pid_status(5)."""
+
+    def __init__(self) -> None:
+        give_back_freed_memory()
+
+    def now(self) -> int | None:
+        return _status("VmRSS")
+
+    def forget_the_peak(self) -> None:
+        with suppress(OSError):
+            Path("/proc/self/clear_refs").write_text("5")  # proc_pid_clear_refs(5)
+
+    def peak(self) -> int | None:
+        return _status("VmHWM")
+
+
+class OfTheGPU:
+    """What the backend has taken of its own memory. It gives nothing back by itself, so what it holds is the peak."""
+
+    def now(self) -> int:
+        backends.current().give_back()
+        return backends.current().held_bytes()
+
+    forget_the_peak = now
+
+    def peak(self) -> int:
+        return backends.current().held_bytes()
 
 
 def give_back_freed_memory() -> None:

@@ -108,6 +108,11 @@ def train(run: Run) -> int:
             except DataError:  # an image has vanished: the steps before it are not to be lost
                 run.save()
                 raise
+            except MemoryError as error:
+                raise ConfigError(
+                    f"--batch-size {config.batch_size}: the memory does not suffice for step {progress.step + 1} "
+                    f"({error}); a smaller one needs less, and --memory tells how much"
+                ) from None
             speed = (progress.seen - seen_before) / (time.perf_counter() - started)
             if not math.isfinite(progress.loss_sum) or (finished and not finish_epoch(run, speed)):
                 print(

@@ -1,5 +1,6 @@
 """Fixtures: each backend in turn, the folder of extra data, and small data."""
 
+import functools
 import os
 from pathlib import Path
 
@@ -13,6 +14,38 @@ from minitorch_alex.data import load
 from minitorch_alex.data.packed import pack_folder
 
 
+REQUIRE_GPU = "MINITORCH_ALEX_REQUIRE_GPU"
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "gpu: needs CuPy and a GPU of NVIDIA's")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    """A test that is skipped for want of a GPU is counted, and fails where MINITORCH_ALEX_REQUIRE_GPU is set."""
+    report = yield
+    slow = item.get_closest_marker("slow") and not item.config.option.markexpr
+    if report.skipped and item.get_closest_marker("gpu") and no_gpu() and not slow:
+        report.wants_gpu = True
+        if os.environ.get(REQUIRE_GPU):
+            report.outcome, report.longrepr = "failed", f"{REQUIRE_GPU} is set, but {no_gpu()}"
+    return report
+
+
+@functools.cache
+def no_gpu():
+    """Why the backend cupy cannot be used here, or None: there what a GPU test skips, it skips for another reason."""
+    return backends.why_not("cupy")
+
+
+def pytest_terminal_summary(terminalreporter):
+    count = sum(hasattr(report, "wants_gpu") for report in terminalreporter.getreports("skipped"))
+    if count:
+        were = "1 test was" if count == 1 else f"{count} tests were"
+        terminalreporter.write_line(f"{were} skipped for want of a GPU; {REQUIRE_GPU}=1 makes that a failure")
+
+
 def pytest_collection_modifyitems(config, items):
     """What is marked slow waits until it is asked for."""
     if not config.option.markexpr:
@@ -21,7 +54,7 @@ def pytest_collection_modifyitems(config, items):
                 item.add_marker(pytest.mark.skip(reason="slow: run with -m slow"))
 
 
-@pytest.fixture(params=["numpy", "numba", "cupy", "cupy_stand_in"])
+@pytest.fixture(params=["numpy", "numba", pytest.param("cupy", marks=pytest.mark.gpu), "cupy_stand_in"])
 def backend(request):
     """Each backend in turn, made current and seeded; one that cannot be used here is skipped with the reason."""
     if request.param == "cupy_stand_in":

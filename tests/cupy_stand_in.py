@@ -14,7 +14,9 @@ It tells nothing about speed, about the order of streams, or about the rounding 
 import contextlib
 import importlib
 import inspect
+import itertools
 import sys
+import time
 import types
 
 import ml_dtypes
@@ -31,6 +33,7 @@ FUNCTIONS = {
     "broadcast_to": "array, shape",
     "clip": "a, a_min, a_max, out",
     "concatenate": "tup, axis, out, dtype, casting",
+    "copyto": "dst, src, casting, where",
     "expand_dims": "a, axis",
     "full": "shape, fill_value, dtype, order",
     "moveaxis": "a, source, destination",
@@ -79,6 +82,7 @@ METHODS = {
     "view": "dtype, type",
 }
 TAKES_MANY = ("reshape", "transpose")  # as x.reshape(2, 3)
+launched: list[str] = []  # the kernels
 waits: list[str] = []  # what has waited for the GPU since someone cleared the list: function and line
 
 
@@ -92,6 +96,7 @@ def _wait(what):
 def _host(value, where):
     """What NumPy computes with: the arrays inside ours. Arrays of NumPy itself are refused."""
     if isinstance(value, ndarray):
+        value._touch()
         return value._host
     if isinstance(value, np.ndarray):
         raise TypeError(f"Unsupported type {type(value)}: {where} of CuPy was given an array of NumPy")
@@ -147,12 +152,26 @@ class ndarray(np.lib.mixins.NDArrayOperatorsMixin):  # noqa: N801, since CuPy ca
         host = np.empty(shape, dtype)
         host.reshape(-1).view("uint8")[...] = 0xFF  # a NaN, or a very wrong number
         self._host, self.base = host, None
+        self._touch()
+        pool.take(host.nbytes)
 
     @classmethod
     def _of(cls, host, base=None):
         made = object.__new__(cls)
         made._host, made.base = host, base
+        if base is None:
+            made._touch()
+            pool.take(host.nbytes)
         return made
+
+    def _touch(self):
+        """Something is computed with it, or with memory that it has now, in the null stream."""
+        NULL.now += 1
+        (self if self.base is None else self.base)._touched = NULL.now
+
+    def __del__(self):
+        if getattr(self, "base", self) is None:
+            pool.used -= self._host.nbytes
 
     shape = property(lambda self: self._host.shape)
     dtype = property(lambda self: self._host.dtype)
@@ -198,6 +217,7 @@ class ndarray(np.lib.mixins.NDArrayOperatorsMixin):  # noqa: N801, since CuPy ca
 
     def get(self, stream=None, order="C", out=None, blocking=True):
         _wait("get()")
+        self._touch()
         if out is None:
             return self._host.copy(order)
         if not out.flags.c_contiguous or out.shape != self.shape or out.dtype != self.dtype:
@@ -215,6 +235,8 @@ class ndarray(np.lib.mixins.NDArrayOperatorsMixin):  # noqa: N801, since CuPy ca
         if stream is None or stream.null:
             self._host[...] = arr
         else:
+            if (self if self.base is None else self.base)._touched > stream.knows:
+                raise RuntimeError("a stream overwrites an array with which another may still compute")
             stream.put(lambda: self._host.__setitem__(..., arr))
 
     def item(self):
@@ -302,12 +324,23 @@ def matmul(*args, axes=None, axis=None, keepdims=False, casting="same_kind", dty
     if a.dtype == b.dtype == ml_dtypes.bfloat16:
         if a.ndim != 2 or b.ndim != 2:
             raise TypeError("CuPy's matmul of bfloat16 is for two dimensions")
-        return _device((a.astype("float32") @ b.astype("float32")).astype(a.dtype))
-    result = a @ b
+        result = (a.astype("float32") @ b.astype("float32")).astype(a.dtype)
+    else:
+        result = a @ b
     if out is not None:
         out._host[...] = result
         return out
     return _device(result)
+
+
+def dot(a, b, out=None):
+    if out is None:
+        return matmul(a, b)
+    if out.dtype != np.result_type(a.dtype, b.dtype):
+        raise ValueError("Not supported dtype combination.")
+    if not out.flags.c_contiguous:
+        raise ValueError("Output array must be C-contiguous")
+    return matmul(a, b, out=out)
 
 
 def _ufunc(name, function, inputs, settings):
@@ -361,6 +394,7 @@ class RawModule:
         function = self._module.get_function(name)
 
         def launch(grid, block, args, *, shared_mem=0):
+            launched.append(name)
             function(grid, block, [_host(one, name) for one in args], shared_mem=shared_mem)
 
         return launch
@@ -390,6 +424,8 @@ class Stream:
 
     def __init__(self, non_blocking=False, null=False):
         self.null, self._waiting, self._done = null, [], 0
+        self.now = 0  # of the null stream: how much has been computed
+        self.knows = 0  # of another: how much of that it has waited for
 
     def put(self, action):
         self._waiting.append(action)
@@ -405,6 +441,8 @@ class Stream:
     def wait_event(self, event):
         if self.null:
             event.finish()
+        else:
+            self.knows = max(self.knows, event.stamp)
 
     def synchronize(self):
         _wait("synchronize()")
@@ -412,12 +450,17 @@ class Stream:
 
 
 class Event:
+    _numbers = itertools.count(1)
+    reached = 0  # the number of the last one that was waited for
+
     def __init__(self, *_, **__):
-        self._stream, self._count = None, 0
+        self._stream, self._count, self._number, self._time = None, 0, 0, 0.0
+        self.stamp = 0  # how much had been computed when it was recorded
 
     def record(self, stream=None):
         self._stream = stream or NULL
-        self._count = len(self._stream._waiting)
+        self._count, self.stamp = len(self._stream._waiting), NULL.now
+        self._number, self._time = next(Event._numbers), time.perf_counter()
 
     def finish(self):
         if self._stream is not None:
@@ -425,23 +468,55 @@ class Event:
 
     def synchronize(self):
         self.finish()
+        Event.reached = max(Event.reached, self._number)
+
+
+def get_elapsed_time(start_event, end_event):
+    """Milliseconds. As CUDA does, both must have been recorded, and somebody have waited for the second."""
+    if not start_event._number or not end_event._number:
+        raise CUDARuntimeError("cudaErrorInvalidResourceHandle: invalid resource handle")
+    if end_event._number > Event.reached:
+        raise CUDARuntimeError("cudaErrorNotReady: device not ready")
+    return 1000 * (end_event._time - start_event._time)
 
 
 NULL = Stream(null=True)
 
 
-class _Pool:
-    def used_bytes(self):
-        return 0
+class OutOfMemoryError(MemoryError):
+    pass
 
-    total_bytes = free_bytes = used_bytes
+
+class Pool:
+    """CuPy's stock of memory: what an array gives back it keeps for the next one."""
+
+    used = total = 0
+    limit = 16 << 30
+
+    def take(self, count):
+        if self.used + count > self.limit:
+            raise OutOfMemoryError(f"Out of memory allocating {count:,} bytes (allocated so far: {self.used:,} bytes)")
+        self.used += count
+        self.total = max(self.total, self.used)
+
+    def used_bytes(self):
+        return self.used
+
+    def total_bytes(self):
+        return self.total
+
+    def free_bytes(self):
+        return self.total - self.used
 
     def free_all_blocks(self):
-        pass
+        self.total = self.used
+
+
+pool = Pool()
 
 
 def get_default_memory_pool():
-    return _Pool()
+    return pool
 
 
 _core = types.SimpleNamespace(set_compute_type=lambda dtype, compute_type: compute_types.append(compute_type))
@@ -453,6 +528,8 @@ cuda = types.SimpleNamespace(
     Stream=Stream,
     Event=Event,
     get_current_stream=lambda: NULL,
+    get_elapsed_time=get_elapsed_time,
+    set_allocator=lambda allocator: None,
     runtime=types.SimpleNamespace(
         getDeviceCount=lambda: 1,
         getDeviceProperties=_properties,

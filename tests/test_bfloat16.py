@@ -84,7 +84,9 @@ def test_kernels_round_only_what_they_store(stand_in):
         REFERENCE.sum_pool2d_gradient(gy32, x.shape, window),
         "sum_pool2d_gradient",
     )
+    stand_in.launched.clear()
     near(xp.relu(x), np.maximum(x32, 0), "relu", 0)
+    assert stand_in.launched == ["relu<bfloat16>"]
     near(xp.relu_gradient(x, x), np.maximum(x32, 0), "relu_gradient", 0)
 
     large = Window((7, 7), (1, 1), (3, 3))  # 49 entries for a pixel

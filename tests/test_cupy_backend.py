@@ -70,6 +70,13 @@ def test_every_layer_computes_without_waiting(stand_in):
         assert stand_in.waits == [], f"step {step}"
 
 
+def test_too_little_memory_is_one_line(stand_in, few_digits, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(stand_in.pool, "limit", stand_in.pool.used + 1_000_000)
+    assert train.main(["--backend", "cupy", "--batch-size", "160", "--out", str(tmp_path / "run")]) == 2
+    said = capsys.readouterr().err.strip().splitlines()[-1]
+    assert said.startswith("train: --batch-size 160: the memory does not suffice for step 1 (Out of memory allocating")
+
+
 # -- what is said ------------------------------------------------------------------
 def test_compiling_is_said_aloud_once_and_only_when_it_takes_time(stand_in, monkeypatch, capsys):
     backend = type(backends.current())()
@@ -112,6 +119,12 @@ def test_without_a_gpu_the_reason_is_one_line(how, stand_in, monkeypatch):
     assert run.choose_backend("auto").startswith("numba")
 
 
+def test_a_gpu_that_miscalculates_is_not_used(stand_in, monkeypatch):
+    monkeypatch.setattr(type(backends.current()), "relu", lambda self, x: x * 2)
+    with pytest.raises(run.ConfigError, match="the GPU miscalculates: see python -m minitorch_alex.doctor"):
+        run.choose_backend("cupy")
+
+
 def test_auto_takes_the_gpu(stand_in):
     assert run.choose_backend("auto").startswith("cupy (CuPy 14.2.0 on a stand-in)")
 
@@ -144,6 +157,7 @@ def test_the_stand_in_refuses_what_cupy_refuses(stand_in):
 CUPY = importlib.util.find_spec("cupy")
 
 
+@pytest.mark.gpu
 @pytest.mark.skipif(CUPY is None, reason="CuPy is not installed, so the stand-in cannot be compared with it")
 def test_the_stand_in_takes_the_arguments_that_cupy_takes():
     import cupy

@@ -54,6 +54,7 @@ def test_the_same_batches_as_on_the_host(way, images, backend):
 
 def test_images_that_do_not_fit_travel_batch_by_batch(stand_in, monkeypatch):
     backend = backends.current()
+    backend.give_back()  # what is kept in stock is free as well
     arguments = backend, IMAGES, LABELS, 5, WAYS["shifted"][1], Augmentation(), 0
     monkeypatch.setattr(stand_in.cuda.Device, "mem_info", (2 * IMAGES.nbytes - 1, 1 << 30))
     assert DeviceLoader(*arguments).on_device is None
@@ -91,6 +92,19 @@ def test_pinned_memory_is_not_overwritten_before_the_gpu_has_read_it(stand_in, m
         pass
     assert len(waited_for) == 5
     assert waited_for[0] is waited_for[2] is waited_for[4] is not waited_for[1]
+
+
+def test_who_stops_early_leaves_no_copy_behind(stand_in, monkeypatch):
+    """It would write into memory that has been given to somebody else by then."""
+    streams = []
+    make = stand_in.cuda.Stream
+    monkeypatch.setattr(stand_in.cuda, "Stream", lambda **settings: (streams.append(make(**settings)), streams[-1])[1])
+    batches = backends.current().sent_ahead([(np.zeros(3),)] * 5)
+    next(batches)
+    copying = streams[0]
+    assert copying._done < len(copying._waiting)
+    batches.close()
+    assert copying._done == len(copying._waiting)
 
 
 def test_large_arrays_go_in_pieces(stand_in, monkeypatch):

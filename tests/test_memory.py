@@ -29,6 +29,17 @@ def test_the_prediction_counts_by_hand(backend):
     assert (moment.gradients, moment.buffers) == (4 * (a + b), 4 * 200)
 
 
+def test_columns_on_a_gpu_are_those_of_a_few_images(stand_in, monkeypatch):
+    import minitorch_alex.backends.cuda_windows as cuda_windows
+
+    network = nn.Sequential(nn.Conv2d(4, 6, 3, groups=2), nn.Flatten(), nn.Linear(6 * 8 * 8, 2))
+    columns, output = 4 * 4 * 9 * 64, 4 * 6 * 64  # bytes for one image
+    for limit, at_a_time in ((1 << 28, 50), (7 * columns, 7), (1, 1)):
+        monkeypatch.setattr(cuda_windows, "COLUMN_BYTES", limit)
+        assert backends.current().conv2d_buffers(50, columns, output, 0, 2) == (0, at_a_time * (columns + output // 2))
+    assert memory.peak(network, (4, 10, 10), 50).name  # and the network is asked about on it
+
+
 @pytest.mark.parametrize("name", ["numpy", "numba"])
 def test_columns_are_those_of_the_batch_or_of_one_image_a_thread(name, monkeypatch):
     reason = backends.why_not(name)
@@ -91,6 +102,13 @@ def test_the_prediction_is_within_a_tenth_of_what_is_measured(name, classes):
     found = re.fullmatch(r"peak of one step: (\d+) MiB measured; (\d+) MiB predicted, at .+ \(.+\)", said)
     assert found, said
     assert int(found[2]) == pytest.approx(int(found[1]), rel=0.1), said
+
+
+@pytest.mark.parametrize(("model", "batch"), [("alexnet_small", 64), ("lenet5", 100)])
+def test_the_prediction_for_a_gpu_is_within_a_tenth_of_what_the_step_takes(model, batch, stand_in):
+    shape = (3, 32, 32) if model == "alexnet_small" else (1, 32, 32)
+    measured, predicted = memory.measure(model, 10, shape, batch, "cupy")
+    assert predicted.total == pytest.approx(measured, rel=0.1), str(predicted)
 
 
 def test_a_step_that_cannot_be_taken_says_why():

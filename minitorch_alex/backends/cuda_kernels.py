@@ -13,6 +13,7 @@ from .. import philox
 from .cuda_launcher import THREADS
 from .cuda_normalization import CudaNormalization
 from .cuda_windows import CudaWindows
+from .number_types import is_floating
 from .numpy_backend import Array, Pair
 
 WARP = 32  # threads that share a row of scores
@@ -24,7 +25,7 @@ class CudaKernels(CudaWindows, CudaNormalization):
 
     # -- ReLU -----------------------------------------------------------------
     def relu(self, x: Array) -> Array:
-        if x.dtype.kind != "f":
+        if not is_floating(x.dtype):
             return super().relu(x)
         (x,) = self._contiguous(x)
         y = self.xp.empty(x.shape, x.dtype)

@@ -71,7 +71,8 @@ class CudaWindows(CudaLauncher):
         for i, j in self._chunks(shape, gy, window):
             columns = self.xp.empty((groups * K, j - i, P * Q), gy.dtype)
             for g in range(groups):
-                columns[g * K : (g + 1) * K] = (filters[g].T @ self._rows(gy[i:j], g, F)).reshape(K, j - i, P * Q)
+                out = columns[g * K : (g + 1) * K].reshape(K, -1)  # a view, written in place
+                self.xp.dot(filters[g].T, self._rows(gy[i:j], g, F), out=out)
             self._col2im(columns, gx[i:j], window, image_step=P * Q, row_step=(j - i) * P * Q)
         return gx
 
@@ -83,6 +84,11 @@ class CudaWindows(CudaLauncher):
             for g in range(groups):
                 gw[g] += self._rows(gy[i:j], g, F) @ columns[g * K : (g + 1) * K].reshape(K, -1).T
         return gw.reshape(shape)
+
+    def conv2d_buffers(self, images: int, columns: int, output: int, weight: int, groups: int) -> tuple[int, int]:
+        """The columns of as many images as COLUMN_BYTES hold, and one group's outputs in the same order."""
+        at_a_time = min(images, max(1, COLUMN_BYTES // max(1, columns)))
+        return 0, at_a_time * (columns + output // groups)
 
     def _chunks(self, shape: tuple[int, ...], y: Array, window: Window) -> list[tuple[int, int]]:
         """(first, last + 1) of the images whose columns are made at a time."""

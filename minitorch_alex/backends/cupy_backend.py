@@ -78,6 +78,12 @@ class CupyBackend(CudaKernels):
     def free_bytes(self) -> int:
         return cupy.cuda.Device().mem_info[0] + cupy.get_default_memory_pool().free_bytes()
 
+    def held_bytes(self) -> int:
+        return cupy.get_default_memory_pool().total_bytes()
+
+    def give_back(self) -> None:
+        cupy.get_default_memory_pool().free_all_blocks()
+
     def sent_ahead(self, batches: Iterable[tuple[numpy.ndarray, ...]]) -> Iterator[tuple[Array, ...]]:
         return cupy_transfer.sent_ahead(batches)
 

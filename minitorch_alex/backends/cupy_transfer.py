@@ -62,13 +62,17 @@ def sent_ahead(batches: Iterable[tuple[numpy.ndarray, ...]]) -> Iterator[tuple[A
     copying, computing = cupy.cuda.Stream(non_blocking=True), cupy.cuda.get_current_stream()
     buffers = [Buffer(), Buffer()]
     on_its_way: tuple[Array, ...] | None = None
-    for number, batch in enumerate(batches):
-        arrays = buffers[number % 2].send(batch, copying)
+    try:
+        for number, batch in enumerate(batches):
+            arrays = buffers[number % 2].send(batch, copying)
+            if on_its_way is not None:
+                yield from _handed_over(on_its_way, buffers[(number - 1) % 2], computing)
+            on_its_way = arrays
         if on_its_way is not None:
-            yield from _handed_over(on_its_way, buffers[(number - 1) % 2], computing)
-        on_its_way = arrays
-    if on_its_way is not None:
-        yield from _handed_over(on_its_way, buffers[number % 2], computing)
+            yield from _handed_over(on_its_way, buffers[number % 2], computing)
+    finally:
+        for buffer in buffers:
+            computing.wait_event(buffer.arrived)  # else its memory would be given to others while the copy goes on
 
 
 def _handed_over(arrays: tuple[Array, ...], buffer: Buffer, computing: cupy.cuda.Stream) -> Iterator[tuple[Array, ...]]:

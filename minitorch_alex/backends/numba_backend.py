@@ -89,6 +89,11 @@ class NumbaBackend(Backend):
             self.pool.share(work, len(x), cost)
         return sum(sums.values()).reshape(shape)  # type: ignore[union-attr]
 
+    def conv2d_buffers(self, images: int, columns: int, output: int, weight: int, groups: int) -> tuple[int, int]:
+        """Each thread keeps the columns and outputs of one image, or of several small ones that fill no more than its
+        cache, and adds up the gradient of the weights for its own images, before these are added up."""
+        return self.pool.threads * (columns + output), (self.pool.threads + 1) * weight
+
     def _chunks(self, start: int, stop: int, y: Array, shape: tuple[int, ...], window: Window, groups: int):
         """(i, j, columns, rows) for images start ... stop, as many at a time as fit in the cache.
 

@@ -154,6 +154,14 @@ class Backend:
             [self.xp.tensordot(gy[:, g], columns[:, g], axes=((0, 2), (0, 2))) for g in range(G)]
         ).reshape(shape)
 
+    def conv2d_buffers(self, images: int, columns: int, output: int, weight: int, groups: int) -> tuple[int, int]:
+        """Bytes that the gradients of a convolution need beside what they are given and return: (kept, passing).
+
+        columns and output: bytes of the columns and of the output of one image; weight: bytes of the filters. Here it
+        is the columns of the whole batch, and to multiply them one group's columns and outputs, laid out once more.
+        """
+        return 0, images * (columns + (columns + output) // groups)
+
     # -- ReLU -----------------------------------------------------------------
     def relu(self, x: Array) -> Array:
         """max(x, 0); NaN stays NaN."""
@@ -332,6 +340,13 @@ class Backend:
     def free_bytes(self) -> int:
         """How much of a memory of its own is free."""
         return 0
+
+    def held_bytes(self) -> int:
+        """How much of it is taken: by arrays, and by what is kept in stock for more."""
+        return 0
+
+    def give_back(self) -> None:
+        """Give back what is kept in stock."""
 
     def sent_ahead(self, batches: Iterable[tuple[numpy.ndarray, ...]]) -> Iterator[tuple[Array, ...]]:
         """The batches as arrays of this backend, each to be used before the next is asked for."""

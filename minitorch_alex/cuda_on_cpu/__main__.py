@@ -1,6 +1,6 @@
 """CUDA kernels for the hand: `python -m minitorch_alex.cuda_on_cpu lrn` runs those of lrn.cu on a small example.
 
-    python -m minitorch_alex.cuda_on_cpu                              the kernels there are
+    python -m minitorch_alex.cuda_on_cpu                              the kernels there are, and which a GPU has run
     python -m minitorch_alex.cuda_on_cpu lrn                          run the kernels of a file
     python -m minitorch_alex.cuda_on_cpu matmul:matmul_tiled          run one of them
     python -m minitorch_alex.cuda_on_cpu vector_add --trace 3         what does thread 3 do?
@@ -24,6 +24,7 @@ import numpy
 from ..command_line import OneLineParser
 from . import CudaOnCpuError, Kernel, kernel_folder, load, why_not
 from .examples import EXAMPLES, Draw, Example
+from .proven import proven
 from .source import TEACHING, Source, find, read
 from .watch import Step
 
@@ -72,13 +73,17 @@ def position(text: str) -> tuple[int, int]:
 
 # -- the list -----------------------------------------------------------------------
 def show_list() -> int:
-    """Every file with its title and its kernels."""
+    """Every file with its title, its kernels, and whether a GPU has run it in its present form."""
+    ran_on = proven()
     for folder in (kernel_folder(), TEACHING):
         for path in sorted(folder.glob("*.cu")):
             source = read(path)
             print(f"{path.stem:<24}{textwrap.shorten(source.title, 96, placeholder=' ...')}")
             names = "  ".join(source.kernels)
             print(textwrap.fill(names, 110, initial_indent=" " * 24, subsequent_indent=" " * 24))
+            if folder == kernel_folder():
+                gpu = ran_on.get(path.name)
+                print(" " * 24 + (f"ran on {gpu}" if gpu else "not yet run on a GPU"))
     return 0
 
 
