@@ -13,7 +13,6 @@ from minitorch_alex import backends, manual_seed, run
 from minitorch_alex.data import load
 from minitorch_alex.data.packed import pack_folder
 
-
 REQUIRE_GPU = "MINITORCH_ALEX_REQUIRE_GPU"
 
 
