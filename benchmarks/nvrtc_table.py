@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from minitorch_alex.cuda_on_cpu import kernel_folder
+from minitorch_alex.cuda_on_cpu.source import read
 
 RESULT = Path(__file__).parent / "results" / "kernels.txt"
 ARCHITECTURES = ("sm_80", "sm_90", "sm_100", "sm_120")  # A100, H100 and H200, B200, RTX 50
@@ -136,12 +137,15 @@ def _text(what: str, program: ctypes.c_void_p) -> str:
 
 
 def compile_kernels(path: Path, architecture: str, names: Iterable[str]) -> tuple[list[Resources], str]:
-    """Compile these instances of the kernels in a .cu file: what each takes, and the assembly text (PTX) of all."""
+    """Compile these instances of the kernels in a .cu file: what each takes, and the assembly text (PTX) of all.
+
+    What is compiled is the text that CuPy is given, with the included files in it.
+    """
     names = list(names)
-    folders = (path.parent, _nvidia("**/cuda_fp16.h").parent)  # type: ignore[union-attr]
-    options = [f"-arch={architecture}", *OPTIONS, *(f"-I{folder}" for folder in folders)]
+    headers = _nvidia("**/cuda_fp16.h").parent  # type: ignore[union-attr]
+    options = [f"-arch={architecture}", *OPTIONS, f"-I{headers}"]
     program = ctypes.c_void_p()
-    _call("nvrtcCreateProgram", ctypes.byref(program), path.read_bytes(), path.name.encode(), 0, None, None)
+    _call("nvrtcCreateProgram", ctypes.byref(program), read(path).text.encode(), path.name.encode(), 0, None, None)
     try:
         for name in names:
             _call("nvrtcAddNameExpression", program, name.encode())

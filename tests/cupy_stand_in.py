@@ -153,7 +153,7 @@ class ndarray(np.lib.mixins.NDArrayOperatorsMixin):  # noqa: N801, since CuPy ca
         host.reshape(-1).view("uint8")[...] = 0xFF  # a NaN, or a very wrong number
         self._host, self.base = host, None
         self._touch()
-        pool.take(host.nbytes)
+        stock.take(host.nbytes)
 
     @classmethod
     def _of(cls, host, base=None):
@@ -161,7 +161,7 @@ class ndarray(np.lib.mixins.NDArrayOperatorsMixin):  # noqa: N801, since CuPy ca
         made._host, made.base = host, base
         if base is None:
             made._touch()
-            pool.take(host.nbytes)
+            stock.take(host.nbytes)
         return made
 
     def _touch(self):
@@ -171,7 +171,7 @@ class ndarray(np.lib.mixins.NDArrayOperatorsMixin):  # noqa: N801, since CuPy ca
 
     def __del__(self):
         if getattr(self, "base", self) is None:
-            pool.used -= self._host.nbytes
+            stock.used -= self._host.nbytes
 
     shape = property(lambda self: self._host.shape)
     dtype = property(lambda self: self._host.dtype)
@@ -512,11 +512,11 @@ class Pool:
         self.total = self.used
 
 
-pool = Pool()
+stock = Pool()
 
 
 def get_default_memory_pool():
-    return pool
+    return stock
 
 
 _core = types.SimpleNamespace(set_compute_type=lambda dtype, compute_type: compute_types.append(compute_type))

@@ -71,7 +71,7 @@ def test_every_layer_computes_without_waiting(stand_in):
 
 
 def test_too_little_memory_is_one_line(stand_in, few_digits, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(stand_in.pool, "limit", stand_in.pool.used + 1_000_000)
+    monkeypatch.setattr(stand_in.stock, "limit", stand_in.stock.used + 1_000_000)
     assert train.main(["--backend", "cupy", "--batch-size", "160", "--out", str(tmp_path / "run")]) == 2
     said = capsys.readouterr().err.strip().splitlines()[-1]
     assert said.startswith("train: --batch-size 160: the memory does not suffice for step 1 (Out of memory allocating")
