@@ -343,3 +343,7 @@ def _cells(row: Row, own: Row) -> list[object]:
         ratio = "" if "problem" in own else f"{math.fsum(own[what] for what in passes) / found:.2f}"
         cells += [f"{found:.3f}", ratio]
     return cells
+
+
+if __name__ == "__main__":
+    raise SystemExit("this is a part of python -m benchmarks.gpu")

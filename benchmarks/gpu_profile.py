@@ -104,3 +104,7 @@ def where_table(rows: list[Row]) -> str:
         )
         texts.append(table(title, {"operation": -60, "ms": 9, "part": 7}, itertools.islice(lines, MOST_LINES)))
     return "\n".join(texts)
+
+
+if __name__ == "__main__":
+    raise SystemExit("this is a part of python -m benchmarks.gpu")

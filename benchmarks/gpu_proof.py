@@ -13,6 +13,7 @@ recorded, 1 something is wrong, 2 there is no GPU, or no g++.
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import math
 import os
@@ -29,6 +30,7 @@ import numpy
 
 from minitorch_alex import backends
 from minitorch_alex.backends.number_types import BFLOAT16, bfloat16, is_floating
+from minitorch_alex.backends.thread_pool import usable_cores
 from minitorch_alex.cuda_on_cpu import kernel_folder, load, why_not
 from minitorch_alex.cuda_on_cpu.arguments import check
 from minitorch_alex.cuda_on_cpu.examples import EXAMPLES, Draw
@@ -169,8 +171,9 @@ def run_tests(seconds: float) -> dict[str, Any]:
     """How many tests ran and passed. ProofError if one failed, one found no GPU, or none ran."""
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "tests.xml"
-        command = [sys.executable, "-m", "pytest", *TESTS, f"--junitxml={report}"]
-        environment = {**os.environ, "MINITORCH_ALEX_REQUIRE_GPU": "1"}
+        command = [sys.executable, "-m", "pytest", *TESTS, *side_by_side(), f"--junitxml={report}"]
+        # Other plugins that happen to be installed may warn, and a warning counts as an error.
+        environment = {**os.environ, "MINITORCH_ALEX_REQUIRE_GPU": "1", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
         try:
             done = subprocess.run(command, cwd=ROOT, env=environment, timeout=seconds, check=False)
         except subprocess.TimeoutExpired:
@@ -179,6 +182,15 @@ def run_tests(seconds: float) -> dict[str, Any]:
     if done.returncode != 0 or not counted["passed"]:
         raise ProofError(f"the tests that need a GPU: {counted}, exit status {done.returncode}")
     return {"command": "MINITORCH_ALEX_REQUIRE_GPU=1 python -m pytest -m 'gpu and not slow'", **counted}
+
+
+def side_by_side() -> list[str]:
+    """What has pytest-xdist, if it is installed, run the tests in several processes.
+
+    Most of their time is CuPy's, which compiles hundreds of small kernels of its own.
+    """
+    processes = min(8, usable_cores())
+    return ["-p", "xdist", "-n", str(processes)] if importlib.util.find_spec("xdist") and processes > 1 else []
 
 
 def counts(report: Path) -> dict[str, int]:

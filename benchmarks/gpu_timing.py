@@ -154,3 +154,7 @@ def set_torch_precision(torch: Any, precision: str) -> None:
     """tf32 or not, for products and convolutions; bf16 is a matter of each step. The fastest convolutions by trying."""
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
     torch.backends.cudnn.benchmark = True
+
+
+if __name__ == "__main__":
+    raise SystemExit("this is a part of python -m benchmarks.gpu")

@@ -255,3 +255,7 @@ def _cells(row: Row) -> list[object]:
         return [*cells, row["problem"]]
     speeds = [f"{row[name]:,.0f}" if name in row else "-" for name in ("ours", "pytorch", "stored_on_gpu", "sent")]
     return [*cells, *speeds[:2], f"{row['ratio']:.2f}" if "ratio" in row else "-", *speeds[2:]]
+
+
+if __name__ == "__main__":
+    raise SystemExit("this is a part of python -m benchmarks.gpu")

@@ -9,6 +9,7 @@ the stack, and bytes spilled, which is what found no room in the registers and g
 
 from __future__ import annotations
 
+import argparse
 import ctypes
 import functools
 import importlib.util
@@ -211,6 +212,7 @@ def table(rows: Iterable[Resources]) -> str:
 
 
 def main() -> None:
+    argparse.ArgumentParser(prog="python -m benchmarks.nvrtc_table", description=__doc__).parse_args()
     reason = why_not()
     if reason is not None:
         raise SystemExit(reason)

@@ -64,8 +64,8 @@ def main(arguments: list[str] | None = None) -> int:
         "--tolerance", type=float, metavar="X", help=f"of a layer's largest value or gradient (default: {shown})"
     )
     given = parser.parse_args(arguments)
-    if given.batch_size < 1:
-        parser.error("--batch-size must be at least 1")
+    if not 1 <= given.batch_size < 2**31:
+        parser.error("--batch-size must be at least 1, and below 2^31")
     if not 0 <= given.seed < 2**64:
         parser.error("--seed must be from 0 up and below 2^64")
     if given.tolerance is not None and not 0 <= given.tolerance < float("inf"):
@@ -80,12 +80,14 @@ def main(arguments: list[str] | None = None) -> int:
 def show(given: argparse.Namespace) -> int:
     """Compare what the command line names, and print a table and a verdict. Returns the exit status."""
     tolerance = TOLERANCE[given.dtype] if given.tolerance is None else given.tolerance
-    batch = batch_of(given)
     try:
+        batch = batch_of(given)
         rows = compare(given.trusted, given.checked, given.model, batch, given.seed, given.dtype)
     except LayerError as error:
         print(f"{given.checked} cannot be compared with {given.trusted}: {printable(' '.join(str(error).split()))}")
         return 1
+    except MemoryError:
+        raise ConfigError(f"--batch-size {given.batch_size}: the memory does not suffice") from None
     print(
         f"{given.checked} against {given.trusted}: {given.model}, {len(batch.images)} images ({batch.name}), "
         f"{given.dtype}. Differences, as parts of the layer's largest value; those above {tolerance:.0e} are marked."

@@ -98,8 +98,8 @@ class Config:
     )
     precision: str = _setting(
         "fp32",
-        "on a GPU: fp32, tf32 (matrix products look at 10 bits of fraction), or bf16 (activations have 7; weights and "
-        "sums stay float32)",
+        "on a GPU, in training: fp32, tf32 (matrix products look at 10 bits of fraction), or bf16 (activations and "
+        "results of products have 7; weights, sums and the loss stay float32)",
         choices=["fp32", "tf32", "bf16"],
     )
     tensorboard: bool = _setting(False, "also write what TensorBoard shows, into the run's folder")

@@ -35,6 +35,7 @@ PACKAGES = {  # what the package needs besides NumPy: the name to import, and th
     "PIL": "pillow>=11.0",
     "pooch": "pooch>=1.8.2",
 }
+BFLOAT16 = "ml-dtypes>=0.5"  # what CuPy's bfloat16 is made of
 CUDA = (12, 13)  # the versions for which there is a CuPy 14
 TURING = (7, 5)  # the oldest GPUs for which CUDA 13 compiles
 LIBRARY = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"  # comes with NVIDIA's driver
@@ -249,7 +250,7 @@ def wheel_for(driver: Driver) -> str | None:
 def about_cupy(driver: Driver, installed: dict[str, str], load: Callable[[], Any] | None = None) -> list[Finding]:
     """CuPy: which, whether it can be imported (by `load`), and whether it computes where there is a GPU."""
     wheel = wheel_for(driver)
-    install = (wheel,) if wheel else ()
+    install = (wheel, BFLOAT16) if wheel else ()
     anew = tuple(installed) if wheel else ()  # to be removed first, where its files are in doubt
     needed = bool(driver.gpus)  # without a GPU nothing of CuPy's is a fault
     names = " and ".join(f"{name} {version}" for name, version in installed.items()) or "of no distribution"

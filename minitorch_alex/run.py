@@ -21,7 +21,7 @@ from .run_folder import RunFolder
 from .tensorboard import Board, check_installed
 from .trained import Trained, build, load_trained
 
-CHANGEABLE_ON_RESUME = ("data", "epochs", "backend", "workers", "tensorboard")
+CHANGEABLE_ON_RESUME = ("data", "epochs", "backend", "precision", "workers", "tensorboard")
 OF_THE_NETWORK = ("model", "without", "activation")
 TORCHVISION = "torchvision_alexnet"  # what PyTorch's files hold
 PHOTOGRAPH = 224  # pixels of a photograph that a network made to measure sees
@@ -195,7 +195,7 @@ def assemble(
     backend_note = choose_backend(config.backend)
     try:
         backends.current().set_precision(config.precision)
-    except (ValueError, ImportError) as error:
+    except ValueError as error:
         raise ConfigError(f"--precision {config.precision}: {error}") from None
     config.backend = backends.current().name  # "auto" is settled: a resumed run goes on with the same one
     takes = models.MODELS[config.model].image_shape

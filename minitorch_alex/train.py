@@ -220,6 +220,8 @@ def warn_if_nothing_is_learnt(run: Run, train_loss: float) -> None:
 
 def memory_of_a_step(config: Config) -> str:
     """--memory. Of networks for photographs with 1000 classes, of others for the images that they are to learn."""
+    if config.precision != "fp32":
+        raise ConfigError("--memory measures a step in fp32: leave --precision out")
     choose_backend(config.backend)
     classes, shape = 1000, models.MODELS[config.model].image_shape
     if shape is None:

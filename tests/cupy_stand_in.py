@@ -2,10 +2,11 @@
 
 What CuPy refuses is refused: to mix its arrays with NumPy's, functions and arguments that it does not have. What waits
 for the GPU is counted (`waits`). Memory that nobody has written holds NaN. A kernel is the text that a GPU would
-compile, compiled by g++ instead (minitorch_alex.cuda_on_cpu). Two tests compare FUNCTIONS and METHODS with CuPy itself,
-where that is installed.
+compile, compiled by g++ instead (minitorch_alex.cuda_on_cpu). A test compares FUNCTIONS, UFUNCS and METHODS with CuPy
+itself, where that is installed.
 
-It tells nothing about speed, about the order of streams, or about the rounding of cuBLAS.
+Streams run as late as they may (or, `Stream.eager`, as early), and who does not wait for them is caught. It tells
+nothing about speed, or about the rounding of cuBLAS.
 
     with cupy_stand_in.installed():
         backends.use("cupy")
@@ -13,6 +14,7 @@ It tells nothing about speed, about the order of streams, or about the rounding 
 
 import contextlib
 import importlib
+import importlib.machinery
 import inspect
 import itertools
 import sys
@@ -47,7 +49,6 @@ FUNCTIONS = {
     "swapaxes": "a, axis1, axis2",
     "take_along_axis": "a, indices, axis",
     "tensordot": "a, b, axes",
-    "where": "condition, x, y",
     "zeros": "shape, dtype, order",
     "zeros_like": "a, dtype, order, subok, shape",
 }
@@ -206,7 +207,18 @@ class ndarray(np.lib.mixins.NDArrayOperatorsMixin):  # noqa: N801, since CuPy ca
 
     def __getitem__(self, index):
         _wait_for_a_mask(index)
-        return _device(self._host[_index(index)], (self,))
+        return _device(self._host[self._wrapped(_index(index))], (self,))
+
+    def _wrapped(self, index):
+        """An index array that goes too far begins again at the start."""
+        parts, axis, found = index if isinstance(index, tuple) else (index,), 0, []
+        taken = sum(_axes(part) for part in parts)
+        for part in parts:
+            if isinstance(part, np.ndarray) and part.dtype.kind in "iu" and axis < self.ndim and self.shape[axis]:
+                part = part % self.shape[axis]
+            axis += self.ndim - taken if part is Ellipsis else _axes(part)
+            found.append(part)
+        return tuple(found)
 
     def __setitem__(self, index, value):
         if isinstance(value, np.ndarray):
@@ -288,6 +300,12 @@ def _index(index):
     return tuple(_index(one) for one in index) if isinstance(index, tuple) else getattr(index, "_host", index)
 
 
+def _axes(part):
+    if part is None or part is Ellipsis:
+        return 0
+    return part.ndim if str(getattr(part, "dtype", "")) == "bool" else 1
+
+
 def _wait_for_a_mask(index):
     for one in index if isinstance(index, tuple) else (index,):
         if str(getattr(one, "dtype", "")) == "bool" and one.ndim:
@@ -296,6 +314,10 @@ def _wait_for_a_mask(index):
 
 # -- functions ----------------------------------------------------------------------
 def array(obj, dtype=None, copy=True, order="K", subok=False, ndmin=0, *, blocking=False):
+    if not isinstance(obj, ndarray):
+        given = np.asarray(obj, dtype)
+        if given.dtype.char not in "?bhilqBHILQefdFD" and given.dtype != ml_dtypes.bfloat16:
+            raise ValueError(f"Unsupported dtype {given.dtype}")
     return _device(np.array(getattr(obj, "_host", obj), dtype=dtype, copy=True, order=order, ndmin=ndmin))
 
 
@@ -341,6 +363,16 @@ def dot(a, b, out=None):
     if not out.flags.c_contiguous:
         raise ValueError("Output array must be C-contiguous")
     return matmul(a, b, out=out)
+
+
+def where(condition, x=None, y=None):
+    if (x is None) != (y is None):
+        raise ValueError("Must provide both 'x' and 'y' or neither.")
+    condition = condition.astype("?")  # True and False have no such method
+    for value in (x, y):
+        if not isinstance(value, (ndarray, bool, int, float, np.generic)):
+            raise TypeError(f"Unsupported type {type(value)}")
+    return _call(np.where, (condition, x, y), {}, "where")
 
 
 def _ufunc(name, function, inputs, settings):
@@ -545,6 +577,33 @@ cupyx.empty_pinned = lambda shape, dtype=float, order="C": np.empty(shape, dtype
 
 
 # -- in CuPy's place ------------------------------------------------------------------
+OFFERED = [
+    "__version__",
+    "_core",
+    "array",
+    "asarray",
+    "asnumpy",
+    "copyto",
+    "cuda",
+    "dot",
+    "empty",
+    "empty_like",
+    "get_default_memory_pool",
+    "matmul",
+    "ndarray",
+    "RawModule",
+    "where",
+]
+cupy = types.ModuleType("cupy")  # what `import cupy` gives: nothing that this file has for itself
+cupy.__spec__ = importlib.machinery.ModuleSpec("cupy", None)
+
+
+def _of_cupy(name):
+    return globals()[name] if name in OFFERED else __getattr__(name)
+
+
+cupy.__getattr__ = _of_cupy
+del cupy.__doc__
 _kept: dict[str, types.ModuleType] = {}
 
 

@@ -209,6 +209,36 @@ def test_a_gpu_or_cupy_that_cannot_is_named(precision, change, complaint, stand_
         losses(precision, tmp_path)
 
 
+def test_the_first_gpus_that_can_are_used(stand_in, monkeypatch):
+    monkeypatch.setattr(stand_in.cuda.Device, "compute_capability", "80")
+    for precision in ("tf32", "bf16", "fp32"):
+        backends.current().set_precision(precision)
+        assert backends.current().precision == precision
+
+
+def test_without_ml_dtypes_it_is_said_at_once(stand_in, monkeypatch, few_digits, tmp_path):
+    monkeypatch.setitem(sys.modules, "ml_dtypes", None)
+    with pytest.raises(run.ConfigError, match="--precision bf16: bfloat16 needs the package ml_dtypes"):
+        losses("bf16", tmp_path)
+
+
+def test_a_run_may_change_its_precision_when_it_goes_on(stand_in, few_digits, tmp_path):
+    out = str(tmp_path / "run")
+    assert train.main(["--backend", "cupy", "--precision", "bf16", "--epochs", "1", "--out", out]) == 0
+    assert train.main(["--resume", out, "--backend", "numpy", "--precision", "fp32", "--epochs", "2"]) == 0
+
+
+def test_memory_is_that_of_fp32(stand_in, capsys):
+    assert train.main(["--memory", "--backend", "cupy", "--precision", "bf16"]) == 2
+    assert "--memory measures a step in fp32" in capsys.readouterr().err
+
+
+def test_probabilities_may_be_bfloat16(stand_in):
+    scores, truth = tensor(RANDOM.standard_normal((4, 3)).astype("float32")), np.full((4, 3), 1 / 3, "float32")
+    loss = F.cross_entropy(scores, tensor(truth).to("bfloat16"))
+    assert loss.item() == pytest.approx(F.cross_entropy(scores, tensor(truth)).item(), rel=2 * STEP)
+
+
 @pytest.mark.parametrize("backend_name", ["numpy", "numba"])
 def test_other_backends_refuse(backend_name, tmp_path):
     settings = {"backend": backend_name, "precision": "bf16"}

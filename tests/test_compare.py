@@ -376,3 +376,34 @@ def test_photographs(plain):
     assert batch.images.shape == (3, 3, 227, 227)
     assert batch.classes == 2
     assert len(batch.labels) == 3
+
+
+def test_what_is_equal_agrees_to_the_last_bit(capsys):
+    assert compare.main(["numpy", "numpy", "--tolerance", "0", "--batch-size", "4"]) == 0
+    assert "agrees with numpy" in capsys.readouterr().out
+
+
+def test_a_gradient_of_rounding_only_is_measured_against_the_layers_largest():
+    """As that of a bias in front of batch norm, which is 0 but for rounding."""
+
+    class Asked:
+        def __init__(self, of_bias):
+            self.of_bias = of_bias
+
+        def gradients(self, path):
+            return {"weight": np.ones(2), "bias": np.array([self.of_bias])}
+
+        def averages(self, path):
+            return {}
+
+    step = compare.Step("conv1", "Conv2d", np.ones((1, 2)))
+    step.output = step.input_gradient = np.ones((1, 2))
+    row = compare.row_of(step, step.output, step.input_gradient, Asked(1e-9), Asked(3e-9))
+    assert row.parameter_gradients.relative == pytest.approx(2e-9)
+
+
+@pytest.mark.parametrize("count", ["0", "2147483648", "99999999999999999999999999"])
+def test_absurd_batches_are_refused(count, capsys):
+    with pytest.raises(SystemExit):
+        compare.main(["numpy", "numba", "--batch-size", count])
+    assert capsys.readouterr().err.startswith("compare: --batch-size must be at least 1, and below 2^31")

@@ -1,5 +1,7 @@
 """The CUDA kernels as a backend, run on the CPU: equal to the reference, differentiable, good to learn with."""
 
+import math
+
 import numpy as np
 import pytest
 
@@ -61,6 +63,49 @@ def test_convolution(C, filters, G, size, window, at_a_time, dtype, cuda, monkey
     columns = REFERENCE.im2col(x, window)
     assert np.array_equal(cuda.im2col(x, window), columns)
     assert np.array_equal(cuda.col2im(columns, x.shape, window), REFERENCE.col2im(columns, x.shape, window))
+
+
+def test_convolution_of_a_few_images_at_a_time_with_a_rest(cuda, monkeypatch):
+    C, filters, G, size, window = SHAPES[0]
+    x, w = numbers("float64", 5, C, *size), numbers("float64", filters, C // G, *window.kernel)
+    y = REFERENCE.conv2d(x, w, window, G)
+    gy = numbers("float64", *y.shape)
+    image = C * math.prod(window.kernel) * math.prod(y.shape[2:]) * 8
+    monkeypatch.setattr(cuda_windows, "COLUMN_BYTES", 2 * image)
+    made, columns = [], type(cuda)._columns
+    monkeypatch.setattr(type(cuda), "_columns", lambda self, x, w: (made.append(len(x)), columns(self, x, w))[1])
+    close(cuda.conv2d(x, w, window, G), y)
+    assert made == [2, 2, 1]
+    gx, gw = (getattr(REFERENCE, f"conv2d_{of}_gradient") for of in ("input", "weight"))
+    close(cuda.conv2d_input_gradient(gy, w, x.shape, window, G), gx(gy, w, x.shape, window, G))
+    close(cuda.conv2d_weight_gradient(gy, x, w.shape, window, G), gw(gy, x, w.shape, window, G))
+
+
+def test_columns_begin_at_multiples_of_sixteen_bytes(monkeypatch):
+    monkeypatch.setattr(cuda_windows, "COLUMN_BYTES", 1000)
+    counts = {columns: cuda_windows._images_at_a_time(columns) for columns in (10, 45, 60, 120, 130, 900, 5000)}
+    assert counts == {10: 96, 45: 16, 60: 16, 120: 8, 130: 7, 900: 1, 5000: 1}
+
+
+def test_whole_numbers_of_another_width_are_converted(cuda):
+    """A GPU would read two labels of 32 bits as one of 64."""
+    x = numbers("float32", 4, 5)
+    for dtype in ("int32", "uint8", "int64"):
+        labels = np.array([0, 4, 2, 2], dtype)
+        loss = F.cross_entropy(tensor(x), labels)
+        assert loss.item() == pytest.approx(F.cross_entropy(tensor(x), labels.astype("int64")).item())
+        expected = REFERENCE.softmax_cross_entropy(x, labels, -100, 1.0)
+        close(cuda.softmax_cross_entropy(x, labels, -100, 1.0)[0], expected[0])
+    images, window = numbers("float32", 2, 3, 6, 6), Window((3, 3), (2, 2))
+    y, winner = REFERENCE.max_pool2d(images, window)
+    expected = REFERENCE.max_pool2d_gradient(y, winner, images.shape, window)
+    close(cuda.max_pool2d_gradient(y, winner.astype("int64"), images.shape, window), expected)
+
+
+def test_one_value_can_be_added_at_many_places(cuda):
+    values = np.array(2.0, "float32")
+    found = cuda.index_add(np.zeros((3, 2), "float32"), np.array([0, 2, 0]), values)
+    np.testing.assert_array_equal(found, [[4, 4], [0, 0], [2, 2]])
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

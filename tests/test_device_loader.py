@@ -84,6 +84,29 @@ def test_a_batch_is_whole_when_it_is_used_and_until_it_has_been(eager, stand_in,
     assert list(backends.current().sent_ahead([])) == []
 
 
+def test_buffers_are_made_once_and_for_what_they_are_to_hold(stand_in, monkeypatch):
+    made, original = [], cupy_stand_in.cupyx.empty_pinned
+    monkeypatch.setattr(cupy_stand_in.cupyx, "empty_pinned", lambda *a: (made.append(a), original(*a))[1])
+    batches = [(np.full((4, 3), i, "float32"), np.full(4, i)) for i in range(6)]
+    for i, (images, numbers) in enumerate(backends.current().sent_ahead(batches)):
+        assert images.get().tolist() == batches[i][0].tolist()
+        assert numbers.get().tolist() == batches[i][1].tolist()
+    assert len(made) == 2 * 2, "two arrays in each of two buffers"
+    of_other_kinds = [(np.full(4, 2.5, dtype),) for dtype in ("float32", "float64", "float64", "float32", "int32")]
+    for i, (array,) in enumerate(backends.current().sent_ahead(of_other_kinds)):
+        assert array.dtype == of_other_kinds[i][0].dtype
+        assert array.get().tolist() == of_other_kinds[i][0].tolist()
+
+
+def test_memory_in_stock_counts_as_free(stand_in, monkeypatch):
+    monkeypatch.setattr(stand_in.cuda.Device, "mem_info", (0, 1 << 30))
+    backend = backends.current()
+    backend.give_back()
+    before = backend.free_bytes()
+    backend.xp.empty(1000, "uint8")  # used, and given back at once
+    assert backend.free_bytes() == before + 1000
+
+
 def test_pinned_memory_is_not_overwritten_before_the_gpu_has_read_it(stand_in, monkeypatch):
     """The host may be far ahead of the GPU, so it must wait for the copy; on the stand-in it never is."""
     waited_for = []
@@ -101,10 +124,8 @@ def test_who_stops_early_leaves_no_copy_behind(stand_in, monkeypatch):
     monkeypatch.setattr(stand_in.cuda, "Stream", lambda **settings: (streams.append(make(**settings)), streams[-1])[1])
     batches = backends.current().sent_ahead([(np.zeros(3),)] * 5)
     next(batches)
-    copying = streams[0]
-    assert copying._done < len(copying._waiting)
     batches.close()
-    assert copying._done == len(copying._waiting)
+    assert streams[0]._done == len(streams[0]._waiting) == 2
 
 
 def test_large_arrays_go_in_pieces(stand_in, monkeypatch):

@@ -86,20 +86,20 @@ def test_the_wheels_are_those_of_the_extras():
         (Driver((14, 0), (H200,)), {"cupy-cuda13x": "14.2.0"}, "compiled and run", "nothing", False),
         (
             CUDA_12, {"cupy-cuda13x": "14.2.0"}, "needs a driver for CUDA 13, and this one is for 12.4",
-            f'python -m pip uninstall -y cupy-cuda13x && {PIP} "cupy-cuda12x[ctk]>=14"', True,
+            f'python -m pip uninstall -y cupy-cuda13x && {PIP} "cupy-cuda12x[ctk]>=14" "ml-dtypes>=0.5"', True,
         ),
         (
             VOLTA, {"cupy-cuda13x": "14.2.0"}, "compute capability 7.5 or more",
-            f'python -m pip uninstall -y cupy-cuda13x && {PIP} "cupy-cuda12x[ctk]>=14"', True,
+            f'python -m pip uninstall -y cupy-cuda13x && {PIP} "cupy-cuda12x[ctk]>=14" "ml-dtypes>=0.5"', True,
         ),
         (
             CUDA_13, {"cupy-rocm-7-0": "14.2.0"}, "AMD",
-            f'python -m pip uninstall -y cupy-rocm-7-0 && {PIP} "cupy-cuda13x[ctk]>=14"', True,
+            f'python -m pip uninstall -y cupy-rocm-7-0 && {PIP} "cupy-cuda13x[ctk]>=14" "ml-dtypes>=0.5"', True,
         ),
         (
             CUDA_13, {"cupy": "13.6.0", "cupy-cuda13x": "14.2.0"},
             "cupy 13.6.0 and cupy-cuda13x 14.2.0: each overwrites files of the others",
-            f'python -m pip uninstall -y cupy cupy-cuda13x && {PIP} "cupy-cuda13x[ctk]>=14"', True,
+            f'python -m pip uninstall -y cupy cupy-cuda13x && {PIP} "cupy-cuda13x[ctk]>=14" "ml-dtypes>=0.5"', True,
         ),
         (CUDA_11, {"cupy-cuda13x": "14.2.0"}, "driver for CUDA 13", "nothing that pip could do: see CuPy", True),
         (CUDA_11, {"cupy-cuda11x": "13.6.0"}, "compiled and run", "nothing", False),
@@ -114,10 +114,10 @@ def test_what_is_installed_and_what_the_driver_can_run(driver, installed, text, 
 @pytest.mark.parametrize(
     ("driver", "to_do"),
     [
-        (CUDA_13, f'{PIP} "cupy-cuda13x[ctk]>=14"'),
-        (Driver((14, 0), (H200,)), f'{PIP} "cupy-cuda13x[ctk]>=14"'),
-        (CUDA_12, f'{PIP} "cupy-cuda12x[ctk]>=14"'),
-        (VOLTA, f'{PIP} "cupy-cuda12x[ctk]>=14"'),
+        (CUDA_13, f'{PIP} "cupy-cuda13x[ctk]>=14" "ml-dtypes>=0.5"'),
+        (Driver((14, 0), (H200,)), f'{PIP} "cupy-cuda13x[ctk]>=14" "ml-dtypes>=0.5"'),
+        (CUDA_12, f'{PIP} "cupy-cuda12x[ctk]>=14" "ml-dtypes>=0.5"'),
+        (VOLTA, f'{PIP} "cupy-cuda12x[ctk]>=14" "ml-dtypes>=0.5"'),
         (CUDA_11, "a newer driver from NVIDIA, then ask again"),
         (NONE, "nothing: cupy needs a GPU of NVIDIA's, and the others work without one"),
     ],
@@ -151,7 +151,7 @@ def test_a_failed_import_is_told_by_what_led_to_it():
     assert findings[-1].text == (
         "cupy-cuda13x 14.2.0: cannot be imported: ImportError: libcudart.so.11: cannot open shared object file"
     )
-    assert advice == f'python -m pip uninstall -y cupy-cuda13x && {PIP} "cupy-cuda13x[ctk]>=14"'
+    assert advice == f'python -m pip uninstall -y cupy-cuda13x && {PIP} "cupy-cuda13x[ctk]>=14" "ml-dtypes>=0.5"'
     assert broken
 
 
@@ -199,10 +199,12 @@ def test_what_does_not_work_on_a_gpu_is_named(breakage, name, text):
 
     findings, advice, broken = examined(CUDA_13, {"cupy-cuda13x": "14.2.0"}, load)
     assert findings[-1][:3] == (name, text, True)
-    assert advice == f'{PIP} "cupy-cuda13x[ctk]>=14"'  # brings CUDA's libraries and headers
+    assert advice == f'{PIP} "cupy-cuda13x[ctk]>=14" "ml-dtypes>=0.5"'  # brings CUDA's libraries and headers
     assert broken
     _, advice, _ = examined(CUDA_13, {"cupy-cuda12x": "13.6.0"}, load)
-    assert advice == f'python -m pip uninstall -y cupy-cuda12x && {PIP} "cupy-cuda13x[ctk]>=14"'  # never two at once
+    assert (
+        advice == f'python -m pip uninstall -y cupy-cuda12x && {PIP} "cupy-cuda13x[ctk]>=14" "ml-dtypes>=0.5"'
+    )  # never two at once
 
 
 def test_a_cupy_that_was_not_installed_by_pip_is_tried_too():

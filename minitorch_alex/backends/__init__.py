@@ -18,7 +18,7 @@ NEEDS = {
     "numpy": (None, ""),
     "numba": ("numba", "python -m pip install numba"),
     "cuda_on_cpu": (None, ""),
-    "cupy": ("cupy", 'python -m pip install "cupy-cuda13x[ctk]>=14" (or cupy-cuda12x, for an older driver)'),
+    "cupy": ("cupy", 'python -m pip install "cupy-cuda13x[ctk]>=14" ml-dtypes (or cupy-cuda12x, for an older driver)'),
 }
 
 _current: str | None = None

@@ -40,7 +40,7 @@ class CudaKernels(CudaWindows, CudaNormalization):
 
     # -- loss: scores x (N, K) of K classes ---------------------------------------
     def softmax_cross_entropy(self, x: Array, labels: Array, ignore_index: int, slope: float) -> tuple[Array, Array]:
-        x, labels = self._contiguous(x, labels)
+        (x,), labels = self._contiguous(x), self.xp.ascontiguousarray(labels, "int64")
         N, K = x.shape
         loss, gradient = self.xp.empty((N,), x.dtype), self.xp.empty(x.shape, x.dtype)
         arguments = x, labels, loss, gradient, N, K, numpy.int64(ignore_index), float(slope)
@@ -90,7 +90,8 @@ class CudaKernels(CudaWindows, CudaNormalization):
     ) -> Array:  # fmt: skip
         N, (C, H, W), (P, Q) = len(which), images.shape[1:], size
         y = self.xp.empty((N, C, P, Q), mean.dtype)
-        arrays = self._contiguous(images, which, tops, lefts, mirrored, mean, std, shift)
+        places = (self.xp.ascontiguousarray(a, "int32") for a in (which, tops, lefts))
+        arrays = *self._contiguous(images), *places, *self._contiguous(mirrored, mean, std, shift)
         numbers = C, H, W, P, Q, fill, int(mean.shape[1:] == size), float(divisor)
         blocks = N * C, -(-P * Q // THREADS)
         self.launch_blocks("augment.cu", "augment<T>", blocks, THREADS, *arrays, y, *numbers)

@@ -61,6 +61,10 @@ class CudaLauncher(Backend):
     def _compiled(self, file: str, number: str) -> Any:
         return self.compile(file, [name.replace("<T", f"<{number}") for name in KERNELS[file]])
 
+    @functools.cache  # noqa: B019, since a backend lives long, and CuPy takes its time to find a function
+    def _function(self, file: str, kernel: str, number: str) -> Any:
+        return self._compiled(file, number).get_function(kernel.replace("<T", f"<{number}"))
+
     def launch(self, file: str, kernel: str, total: int, *arguments: Any) -> None:
         """Call a kernel with at least `total` threads, and otherwise like launch_blocks."""
         self.launch_blocks(file, kernel, -(-total // THREADS), THREADS, *arguments)
@@ -80,10 +84,8 @@ class CudaLauncher(Backend):
         if dtype is None or dtype.name not in TYPES:
             kind = next(a.dtype for a in arguments if _is_array(a)) if dtype is None else dtype
             raise TypeError(f"{kernel}: the CUDA kernels compute in float32, float64 or bfloat16, not in {kind}")
-        number = TYPES[dtype.name]
-        passed = [_checked(kernel, a, dtype) for a in arguments]
-        function = self._compiled(file, number).get_function(kernel.replace("<T", f"<{number}"))
-        function(blocks, (threads,), tuple(passed))
+        passed = tuple(_checked(kernel, a, dtype) for a in arguments)
+        self._function(file, kernel, TYPES[dtype.name])(blocks, (threads,), passed)
 
     def _contiguous(self, *arrays: Array) -> list[Array]:
         return [a if a.flags.c_contiguous else self.xp.ascontiguousarray(a) for a in arrays]

@@ -10,7 +10,7 @@ from .cuda_launcher import CudaLauncher
 from .number_types import wide
 from .numpy_backend import Array, Window
 
-COLUMN_BYTES = 256 << 20  # for the columns of a convolution: as many images at a time as these hold
+COLUMN_BYTES = 1 << 30  # for the columns of a convolution: as many images at a time as these hold
 
 
 class CudaWindows(CudaLauncher):
@@ -78,23 +78,22 @@ class CudaWindows(CudaLauncher):
 
     def conv2d_weight_gradient(self, gy: Array, x: Array, shape: tuple[int, ...], window: Window, groups: int) -> Array:
         F, K = shape[0] // groups, math.prod(shape[1:])
-        gw = self.xp.zeros((groups, F, K), wide(x.dtype))
+        gw = self.xp.zeros(shape, wide(x.dtype))
+        parts = gw.reshape(groups, F, K)
         for i, j in self._chunks(x.shape, gy, window):
             columns = self._columns(x[i:j], window)
             for g in range(groups):
-                gw[g] += self._rows(gy[i:j], g, F) @ columns[g * K : (g + 1) * K].reshape(K, -1).T
-        return gw.reshape(shape)
+                parts[g] += self._rows(gy[i:j], g, F) @ columns[g * K : (g + 1) * K].reshape(K, -1).T
+        return gw
 
     def conv2d_buffers(self, images: int, columns: int, output: int, weight: int, groups: int) -> tuple[int, int]:
         """The columns of as many images as COLUMN_BYTES hold, and one group's outputs in the same order."""
-        at_a_time = min(images, max(1, COLUMN_BYTES // max(1, columns)))
-        return 0, at_a_time * (columns + output // groups)
+        return 0, min(images, _images_at_a_time(columns)) * (columns + output // groups)
 
     def _chunks(self, shape: tuple[int, ...], y: Array, window: Window) -> list[tuple[int, int]]:
         """(first, last + 1) of the images whose columns are made at a time."""
         N, C = shape[:2]
-        bytes_of_an_image = C * math.prod(window.kernel) * math.prod(y.shape[2:]) * y.itemsize
-        step = max(1, COLUMN_BYTES // max(1, bytes_of_an_image))
+        step = _images_at_a_time(C * math.prod(window.kernel) * math.prod(y.shape[2:]) * y.itemsize)
         return [(i, min(i + step, N)) for i in range(0, N, step)]
 
     def _columns(self, x: Array, window: Window) -> Array:
@@ -120,7 +119,7 @@ class CudaWindows(CudaLauncher):
         return y, winner
 
     def max_pool2d_gradient(self, gy: Array, winner: Array, shape: tuple[int, ...], window: Window) -> Array:
-        gy, winner = self._contiguous(gy, winner)
+        (gy,), winner = self._contiguous(gy), self.xp.ascontiguousarray(winner, "int32")
         N, C, H, W = shape
         gx = self.xp.empty(shape, gy.dtype)
         sizes = self._sizes(H, W, window)
@@ -148,3 +147,13 @@ class CudaWindows(CudaLauncher):
         gx = self.xp.empty(shape, gy.dtype)
         self.launch("sum_pool.cu", "sum_pool_gradient<T>", gx.size, gy, gx, N * C, *self._sizes(H, W, window))
         return gx
+
+
+def _images_at_a_time(columns: int) -> int:
+    """How many images' columns, of so many bytes each, COLUMN_BYTES hold.
+
+    Eights of them, where there is room: so each row of the columns begins at a multiple of 16 bytes, as cuBLAS wants it
+    for its quickest products.
+    """
+    count = max(1, COLUMN_BYTES // max(1, columns))
+    return count // 8 * 8 or count

@@ -13,6 +13,7 @@ import numpy
 from ..cuda_on_cpu.source import read
 from . import cupy_transfer
 from .cuda_kernels import CudaKernels
+from .number_types import bfloat16
 from .numpy_backend import Array
 
 AMPERE = 80  # the compute capability with which tf32 and bfloat16 came, times 10
@@ -41,9 +42,12 @@ class CupyBackend(CudaKernels):
             raise RuntimeError("the GPU miscalculates: see python -m minitorch_alex.doctor")
 
     def set_precision(self, precision: str) -> None:
-        """fp32 float32 throughout
+        """For training (a network is evaluated in float32 in any case):
+
+        fp32   float32 throughout
         tf32   the same, but matrix products look at only 10 of the 23 bits of fraction of what they multiply
-        bf16   activations, and what is multiplied, as bfloat16, with 7; weights and sums are float32
+        bf16   activations, and what products multiply and give, are bfloat16, with 7 bits; weights, what is added
+               up within a product or a sum, and the loss are float32
         """
         if precision not in ("fp32", "tf32", "bf16"):
             raise ValueError(f"there is no precision {precision!r}: choose fp32, tf32 or bf16")
@@ -52,11 +56,16 @@ class CupyBackend(CudaKernels):
             raise ValueError(f"a GPU of compute capability 8.0 or more is needed, this one has {capability / 10}")
         if precision == "bf16" and version < KNOWS_BFLOAT16:
             raise ValueError(f"CuPy {KNOWS_BFLOAT16} or later is needed, this is {cupy.__version__}")
+        if precision == "bf16":
+            try:
+                cupy.zeros(1, bfloat16())
+            except (ImportError, TypeError, ValueError) as error:
+                raise ValueError(f"{error} (and NumPy 2.1.2 or later)") from None
         cupy._core.set_compute_type(numpy.float32, TF32 if precision == "tf32" else AS_IT_IS)
         self.precision = precision
 
     def compile(self, file: str, kernels: list[str]) -> Any:
-        """By NVRTC, when they are first needed; later runs find them in CuPy's cache.
+        """By NVRTC, when they are first needed; later runs find them in CuPy's cache (CuPy 13 compiles them again).
 
         The text holds what it includes, since CuPy knows a compiled kernel again by its text alone.
         """
@@ -65,8 +74,22 @@ class CupyBackend(CudaKernels):
         module.get_function(kernels[0])
         if time.monotonic() - start > A_PAUSE and not self.has_told:
             self.has_told = True
-            print("compiling the CUDA kernels; CuPy keeps them for the next time", file=sys.stderr, flush=True)
+            print("compiling the CUDA kernels", file=sys.stderr, flush=True)
         return module
+
+    def asarray(self, a: Any) -> Array:
+        if isinstance(a, cupy.ndarray):
+            return a
+        host = numpy.asarray(a)
+        if host.dtype.kind in "OSUMm":
+            raise TypeError(f"a tensor holds numbers or booleans, not {host.dtype}: {repr(host)[:60]}")
+        return cupy.asarray(host)
+
+    def where(self, condition: Any, x: Any, y: Any) -> Array:
+        """CuPy's takes no plain True or False for the condition, and None for something else."""
+        if x is None or y is None:
+            raise TypeError("where: None is nothing to choose")
+        return cupy.where(cupy.asarray(condition), x, y)
 
     def to_numpy(self, a: Array) -> numpy.ndarray:
         """A copy in the host's memory, for which the GPU is waited for."""

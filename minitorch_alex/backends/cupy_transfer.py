@@ -7,6 +7,7 @@ through streams: what is put into one stream happens in order, and two streams w
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import cupy
 import cupyx
@@ -34,8 +35,8 @@ class Buffer:
 
     def __init__(self) -> None:
         self.slots: list[Slot] = []
-        self.arrived = cupy.cuda.Event()  # the batch, on the GPU
-        self.used = cupy.cuda.Event()  # and everything that was to be computed with it is done
+        self.arrived = cupy.cuda.Event(disable_timing=True)  # the batch, on the GPU
+        self.used = cupy.cuda.Event(disable_timing=True)  # and all that was to be computed with it is done
 
     def send(self, batch: tuple[numpy.ndarray, ...], stream: cupy.cuda.Stream) -> tuple[Array, ...]:
         """Begin to copy a batch. Its arrays may be read after `arrived`."""
@@ -57,17 +58,19 @@ class Buffer:
 def sent_ahead(batches: Iterable[tuple[numpy.ndarray, ...]]) -> Iterator[tuple[Array, ...]]:
     """The batches, as arrays on the GPU: the next one travels while the GPU computes with the one in hand.
 
-    There are two buffers: when a batch is asked for, the arrays of the one before are no longer what they were.
+    Another thread sends it, since copying to pinned memory takes the host milliseconds. There are two buffers: when a
+    batch is asked for, the arrays of the one before are no longer what they were.
     """
     copying, computing = cupy.cuda.Stream(non_blocking=True), cupy.cuda.get_current_stream()
     buffers = [Buffer(), Buffer()]
     on_its_way: tuple[Array, ...] | None = None
     try:
-        for number, batch in enumerate(batches):
-            arrays = buffers[number % 2].send(batch, copying)
-            if on_its_way is not None:
-                yield from _handed_over(on_its_way, buffers[(number - 1) % 2], computing)
-            on_its_way = arrays
+        with ThreadPoolExecutor(1, thread_name_prefix="sender") as sender:
+            for number, batch in enumerate(batches):
+                sending = sender.submit(buffers[number % 2].send, batch, copying)
+                if on_its_way is not None:
+                    yield from _handed_over(on_its_way, buffers[(number - 1) % 2], computing)
+                on_its_way = sending.result()
         if on_its_way is not None:
             yield from _handed_over(on_its_way, buffers[number % 2], computing)
     finally:

@@ -12,13 +12,13 @@ def bfloat16() -> numpy.dtype:
     try:
         import ml_dtypes
     except ImportError:
-        raise TypeError("bfloat16 needs the package ml_dtypes: python -m pip install ml_dtypes") from None
+        raise ImportError("bfloat16 needs the package ml_dtypes: python -m pip install ml_dtypes") from None
     return numpy.dtype(ml_dtypes.bfloat16)
 
 
 def is_bfloat16(dtype: numpy.dtype) -> bool:
     """NumPy only knows it by hearsay: to it, it is neither a whole number nor a fraction."""
-    return dtype.name == BFLOAT16
+    return dtype.itemsize == 2 and dtype.name == BFLOAT16  # a name takes a microsecond to find
 
 
 def is_floating(dtype: numpy.dtype) -> bool:

@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy
 
 from ..command_line import OneLineParser
-from . import CudaOnCpuError, Kernel, kernel_folder, load, why_not
+from . import CudaOnCpuError, Kernel, compiler, kernel_folder, load, why_not
 from .examples import EXAMPLES, Draw, Example
 from .proven import proven
 from .source import TEACHING, Source, find, read
@@ -45,6 +45,8 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     try:
         if given.kernels is None:
+            if given.trace or given.race or given.double:
+                parser.error("say which kernel, such as lrn; without a name they are only listed")
             return show_list()
         reason = why_not()
         if reason is not None:
@@ -92,6 +94,9 @@ def run(given: argparse.Namespace) -> int:
     """Run the kernels that were asked for."""
     path, names = chosen(given.kernels)
     source = read(path)
+    if not names:
+        raise CudaOnCpuError(f"{path.name} has no kernels: others include it")
+    compiler.version(tuple(compiler.compiler()))  # if it does not start, once is enough to say so
     without = [name for name in names if f"{path.name}:{name}" not in EXAMPLES]
     for name in without:
         print(f"{path.name}: {name} has no example yet; minitorch_alex/cuda_on_cpu/examples.py is where to write one")

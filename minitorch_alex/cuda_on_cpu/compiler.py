@@ -73,7 +73,11 @@ def why_not() -> str | None:
 
 def compiler() -> list[str]:
     """The command that compiles: what the environment variable CXX says, else g++."""
-    return shlex.split(os.environ.get("CXX") or "g++")
+    named = os.environ.get("CXX", "")
+    try:
+        return shlex.split(named) or ["g++"]
+    except ValueError:  # quotes that do not match
+        return [named]
 
 
 @functools.cache
@@ -89,8 +93,17 @@ def run(command: list[str], folder: Path, problem: str) -> str:
     except OSError as error:
         raise CudaOnCpuError(f"{problem}: {command[0]}: {error.strerror}") from None
     if done.returncode != 0:
-        raise CudaOnCpuError(f"{problem}:\n{done.stderr.strip()}")
+        complaint = done.stderr.strip() or f"{command[0]} ends with status {done.returncode} and says nothing"
+        raise CudaOnCpuError(f"{problem}:\n{complaint}")
     return done.stdout
+
+
+def keep(made: Path, path: Path) -> None:
+    """Put what the compiler has made into the cache, whole or not at all."""
+    try:
+        os.replace(made, path)
+    except FileNotFoundError:
+        raise CudaOnCpuError(f"{compiler()[0]} has compiled nothing: it is not a C++ compiler") from None
 
 
 # -- the cache --------------------------------------------------------------------
@@ -156,7 +169,7 @@ def library(text: str, name: str, watched: bool, options: tuple[str, ...] = ()) 
         compile_it = [*command, *flags, *wishes, f"-I{SHIM}", "-c", "kernels.cpp", "-o", "kernels.o"]
         run(compile_it, work_folder, f"{name} does not compile")
         run([*command, "kernels.o", str(runtime), *LINK, "-o", "library.so"], work_folder, f"{name} does not link")
-        os.replace(work_folder / "library.so", path)
+        keep(work_folder / "library.so", path)
     return path
 
 
@@ -178,7 +191,7 @@ def _runtime(folder: Path, work_folder: Path, watched: bool, command: list[str],
     run([*command, *wishes, "-c", *(str(SHIM / file) for file in files)], work_folder, "the shim does not compile")
     objects = [file.replace(".cpp", ".o") for file in files]
     run([*command, "-r", "-nostdlib", *objects, "-o", "together.o"], work_folder, "the shim does not link")
-    os.replace(work_folder / "together.o", path)
+    keep(work_folder / "together.o", path)
     return path
 
 

@@ -81,7 +81,10 @@ def read(file_or_text: str | Path) -> Source:
     if isinstance(file_or_text, str) and ("\n" in file_or_text or "__global__" in file_or_text):
         return parse(file_or_text, "kernel.cu", kernel_folder())
     path = find(file_or_text)
-    return parse(path.read_text(encoding="utf-8"), path.name, path.parent)
+    try:
+        return parse(path.read_text(encoding="utf-8"), path.name, path.parent)
+    except UnicodeDecodeError:
+        raise CudaOnCpuError(f"{path} is no text in UTF-8") from None
 
 
 def find(file: str | Path) -> Path:

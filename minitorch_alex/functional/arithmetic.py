@@ -57,6 +57,8 @@ def neg(xp, x):
 @op_of_two
 def pow(xp, x, exponent):
     """x ** exponent. At 0 ** 0 the slope in x is 0, and where x = 0 that in the exponent is 0, as in PyTorch."""
+    if isinstance(exponent, int) and exponent < 0 and not is_floating(x.dtype):
+        raise ValueError("whole numbers have no negative powers: convert with .float()")
     y = x**exponent
 
     def grad_x(g):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from typing import Any
 
-from ..backends.number_types import is_bfloat16
+from ..backends.number_types import is_bfloat16, is_floating
 from ..tensor import Tensor, common_backend, op
 from ._arguments import at_least, operation, tensor_of
 from ._labels import array_of, checked_labels, class_dim, class_weight, classes, one_hot
@@ -40,7 +40,7 @@ def cross_entropy(
     xp, dim = common_backend("cross_entropy", (input, target, weight)), class_dim(input)
     weights = class_weight("cross_entropy", input, weight)
     theirs = array_of(target, xp)
-    if theirs.dtype.kind == "f":
+    if is_floating(theirs.dtype):
         truth = target if isinstance(target, Tensor) else Tensor(theirs, backend=xp)
         return _of_probabilities(input, truth, None if weight is None else weights, reduction, label_smoothing)
     labels, count = checked_labels("cross_entropy", input, theirs, ignore_index)

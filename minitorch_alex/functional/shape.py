@@ -104,23 +104,52 @@ def getitem(input: Tensor, index: Any) -> Tensor:
     parts = index if isinstance(index, tuple) else (index,)
     common_backend("getitem", (input, *parts))
     parts = tuple(_index(part) for part in parts)
+    _check_arrays(input, parts)
     if len(parts) > 1 and any(hasattr(part, "dtype") for part in parts):
         return _mixed_getitem(input, parts)
     return _getitem(input, index=parts)
 
 
+def _check_arrays(input: Tensor, parts: tuple[Any, ...]) -> None:
+    """What not every array module reports: some count an index beyond the end from the start again.
+
+    One that lies on a device is left unchecked, for which the device would be waited for.
+    """
+    arrays = [part for part in parts if hasattr(part, "dtype") and part.dtype.kind != "b"]
+    try:
+        numpy.broadcast_shapes(*(array.shape for array in arrays))
+    except ValueError as error:
+        raise IndexError(str(error)) from None
+    if isinstance(input.data, numpy.ndarray):
+        return  # NumPy reports the rest
+    axis, taken = 0, sum(_axes_of(part) for part in parts)
+    for part in parts:
+        if isinstance(part, numpy.ndarray) and part.dtype.kind != "b" and part.size and axis < input.ndim:
+            n, (low, high) = input.shape[axis], (int(part.min()), int(part.max()))
+            if low < -n or high >= n:
+                wrong = low if low < -n else high
+                raise IndexError(f"index {wrong} is out of bounds for axis {axis} with size {n}")
+        axis += input.ndim - taken if part is Ellipsis else _axes_of(part)
+
+
+def _axes_of(part: Any) -> int:
+    """How many dimensions a part of an index is about; `...` not counted."""
+    if part is None or part is Ellipsis:
+        return 0
+    return part.ndim if hasattr(part, "dtype") and part.dtype.kind == "b" else 1
+
+
 def _mixed_getitem(input: Tensor, parts: tuple[Any, ...]) -> Tensor:
     """Whole numbers, slices and None first, then the arrays: the order of PyTorch. (NumPy counts numbers as arrays.)"""
-    taken = [part.ndim if part.dtype == "bool" else 1 for part in parts if hasattr(part, "dtype")]
-    taken += [1 for part in parts if isinstance(part, slice) or is_whole(part)]
+    rest = input.ndim - sum(_axes_of(part) for part in parts)
     basic: list[Any] = []
     arrays: list[Any] = []
     for part in parts:
         if part is Ellipsis:
-            basic += [slice(None)] * (input.ndim - sum(taken))
-            arrays += [slice(None)] * (input.ndim - sum(taken))
+            basic += [slice(None)] * rest
+            arrays += [slice(None)] * rest
         elif hasattr(part, "dtype"):
-            basic += [slice(None)] * (part.ndim if part.dtype == "bool" else 1)
+            basic += [slice(None)] * _axes_of(part)
             arrays.append(part)
         else:
             basic.append(part)
