@@ -12,7 +12,7 @@ import numpy
 from . import functional as F
 from . import init
 from .array_box import number_type
-from .backends.numpy_backend import Pair
+from .backends.window import Pair
 from .functional._arguments import is_whole, pair, probability
 from .tensor import Tensor
 

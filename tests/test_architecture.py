@@ -25,7 +25,9 @@ HOUSE = [
     "cuda_on_cpu",
     "philox",
     # floor 1: arrays, and the kernels below them
-    "backends.number_types backends.thread_pool backends.numpy_backend backends.numba_kernels",
+    "backends.number_types backends.array_module backends.window backends.thread_pool backends.numba_kernels",
+    "backends.numpy_windows backends.numpy_normalization",
+    "backends.numpy_backend",
     "backends.numba_backend backends.cuda_launcher backends.cupy_transfer",
     "backends.cuda_windows backends.cuda_normalization",
     "backends.cuda_kernels",

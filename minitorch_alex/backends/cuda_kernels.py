@@ -10,11 +10,12 @@ from typing import Any
 import numpy
 
 from .. import philox
+from .array_module import Array
 from .cuda_launcher import THREADS
 from .cuda_normalization import CudaNormalization
 from .cuda_windows import CudaWindows
 from .number_types import is_floating
-from .numpy_backend import Array, Pair
+from .window import Pair
 
 WARP = 32  # threads that share a row of scores
 PER_PHILOX_BLOCK = 16  # elements that a thread of dropout decides about

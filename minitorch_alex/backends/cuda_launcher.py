@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 
 import numpy
 
+from .array_module import Array
 from .number_types import is_floating, wide
-from .numpy_backend import Array, Backend
+from .numpy_backend import Backend
 
 THREADS = 256  # in a block
 PAPERS_SIZE = 5  # of local response normalisation: the one that has a kernel of its own

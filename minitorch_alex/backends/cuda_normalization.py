@@ -6,8 +6,8 @@ import math
 
 import numpy
 
+from .array_module import Array
 from .cuda_launcher import PAPERS_SIZE, THREADS, CudaLauncher, Double
-from .numpy_backend import Array
 
 CHANNELS_PER_WALK = 32  # as in lrn.cu
 

@@ -6,9 +6,10 @@ import math
 
 import numpy
 
+from .array_module import Array
 from .cuda_launcher import CudaLauncher
 from .number_types import wide
-from .numpy_backend import Array, Window
+from .window import Window
 
 COLUMN_BYTES = 1 << 30  # for the columns of a convolution: as many images at a time as these hold
 

@@ -12,9 +12,9 @@ import numpy
 
 from ..cuda_on_cpu.source import read
 from . import cupy_transfer
+from .array_module import Array
 from .cuda_kernels import CudaKernels
 from .number_types import bfloat16
-from .numpy_backend import Array
 
 AMPERE = 80  # the compute capability with which tf32 and bfloat16 came, times 10
 KNOWS_BFLOAT16 = 14  # the version of CuPy

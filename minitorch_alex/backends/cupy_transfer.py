@@ -13,7 +13,7 @@ import cupy
 import cupyx
 import numpy
 
-from .numpy_backend import Array
+from .array_module import Array
 
 PIECE = 64 << 20  # bytes
 

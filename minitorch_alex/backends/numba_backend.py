@@ -13,8 +13,10 @@ from types import ModuleType
 import numpy
 
 from .. import philox
-from .numpy_backend import Array, Backend, Window
+from .array_module import Array
+from .numpy_backend import Backend
 from .thread_pool import ThreadPool, usable_cores
+from .window import Window
 
 CACHE_BYTES = 512 * 1024  # for one thread's column buffer: half of a common second-level cache
 

@@ -11,7 +11,7 @@ import numpy
 
 from ..array_box import explain
 from ..backends.number_types import BFLOAT16, is_floating
-from ..backends.numpy_backend import Pair, Window
+from ..backends.window import Pair, Window
 from ..tensor import Tensor
 
 KIND = {"b": 0, "u": 1, "i": 1, "f": 2}  # booleans give way to whole numbers, and those to floating-point ones

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..backends.number_types import wide
-from ..backends.numpy_backend import Window
+from ..backends.window import Window
 from ..tensor import Tensor, op
 from ._arguments import check_fits, is_whole, operation, optional_vector, pair, same_dtype, tensor_of
 from .shape import pad

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy
 
-from ..backends.numpy_backend import Window
+from ..backends.window import Window
 from ..tensor import Tensor, op
 from ._arguments import is_whole, operation, pooling_window, tensor_of
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .. import init
-from ..backends.numpy_backend import Window
+from ..backends.window import Window
 from ..nn import Conv2d, Dropout, Flatten, Linear, LocalResponseNorm, MaxPool2d, Module, ReLU, Sequential
 
 # The paper normalises responses to pixels of 0..255, whose spread is about 74. Here pixels are divided by their spread
