@@ -20,7 +20,7 @@
 //
 // (Chan, Golub and LeVeque, 1979.) Both are kept in double.
 //
-// Kernels, all launched with blocks of a power of two of at most 256 threads; `pixels` is H * W:
+// Launch: blocks of a power of two of at most 256 threads. The kernels in order; `pixels` is H * W:
 //     batch_norm_rows                 N * C blocks    mean and squared distances of each row
 //     batch_norm_statistics           C blocks        mean, var (biased) and spread of each channel
 //     batch_norm                      N * C blocks    y
@@ -33,23 +33,7 @@
 //
 // Source: Ioffe and Szegedy, 2015, section 3.1 (forward and backward).
 
-const int MOST_THREADS = 256;  // in a block
-
-// The sum of `value` over the threads of the block, the same in all of them. The number of threads is a power of two.
-__device__ double block_sum(double value)
-{
-    __shared__ double buffer[MOST_THREADS];
-    int thread = threadIdx.x;
-    buffer[thread] = value;
-    __syncthreads();
-    for (int half = blockDim.x / 2; half > 0; half /= 2) {
-        if (thread < half) buffer[thread] += buffer[thread + half];
-        __syncthreads();
-    }
-    double sum = buffer[0];
-    __syncthreads();  // everyone has read it before the next call overwrites it
-    return sum;
-}
+#include "block_sum.cuh"
 
 // z of one value. The mean is subtracted in two parts, first what T can hold of it and then its remaining digits.
 template <typename T>

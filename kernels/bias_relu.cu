@@ -13,10 +13,11 @@
 // would each read and write the whole array: 16 bytes for each element in float. In one pass it is 8, forward.
 // Backward it is 12 with the bias gradient, since the sum is taken while gx is at hand and not in a second reading.
 // The maxima and masks are exact; y is exact too, being one addition. The sums are rounded, always in the same way.
-// Source: AlexNet, section 3.1; the sum of a block by warp shuffles: Harris, "Optimizing Parallel Reduction in
-// CUDA", and the CUDA C++ Programming Guide, "Warp Shuffle Functions".
+// A bias is a Wide<T>: float32 beside bfloat16, and so is its gradient.
+// Source: AlexNet, section 3.1; the sum of a block in two steps, within warps and then over them: warp.cuh.
 
 #include "bfloat16.cuh"
+#include "warp.cuh"
 
 // `value <= 0` is false for NaN, which therefore passes: a NaN must be seen, not turned into a zero.
 template <typename T>
@@ -46,7 +47,7 @@ __global__ void relu_gradient(const T* __restrict__ gy, const T* __restrict__ y,
 // Launch: 256 threads a block, N*F*P*Q threads, one for each element. No shared memory.
 template <typename T>
 __global__ void bias_relu(
-    const T* __restrict__ x, const T* __restrict__ bias, T* __restrict__ y, int N, int F, int P, int Q)
+    const T* __restrict__ x, const Wide<T>* __restrict__ bias, T* __restrict__ y, int N, int F, int P, int Q)
 {
     long long i = blockIdx.x * (long long)blockDim.x + threadIdx.x;
     long long total = (long long)N * F * P * Q;
@@ -61,27 +62,14 @@ __global__ void bias_relu(
 // elements. The sum is taken in three steps, none of which depends on which thread comes first, so it has the same
 // bits in every run:
 //     1. each thread adds up its own elements, 256*blocks_per_channel apart, in ascending order
-//     2. the 32 threads of a warp add up theirs, by shuffles: from register to register, without memory
+//     2. the 32 threads of a warp add up theirs, by shuffles (warp.cuh)
 //     3. the first warp adds up the 8 warps' sums, which pass through shared memory (8 numbers)
 // With one block a channel `parts` is the gradient already. But 96 channels are 96 blocks, and a large GPU works on a
 // thousand at a time: blocks_per_channel = max(1, 1024 / F) gives it enough. That depends on F alone and not on the
 // GPU at hand, since another number of blocks means another order of addition and so another rounding.
 // For a linear layer a block's threads read numbers F apart, which wastes most of each read; its arrays are small.
-const int THREADS = 256;                 // of a block of bias_relu_gradient
-const int WARP = 32;                     // threads that run in step and can shuffle
-const int WARPS = THREADS / WARP;        // of a block
-const unsigned EVERY_LANE = 0xffffffff;  // all 32 threads of a warp take part in a shuffle
-
-// The sum over the 32 threads of a warp; the first thread receives it.
-template <typename T>
-__device__ T warp_sum(T value)
-{
-    // 32 numbers become 16 sums of two, then 8 of four, and 4, 2, 1: each thread adds what the one `distance` further
-    // on has.
-    for (int distance = WARP / 2; distance > 0; distance /= 2)
-        value += __shfl_down_sync(EVERY_LANE, value, distance);
-    return value;
-}
+const int THREADS = 256;           // of a block of bias_relu_gradient
+const int WARPS = THREADS / WARP;  // of a block
 
 template <typename T>
 __global__ void bias_relu_gradient(
@@ -116,7 +104,8 @@ __global__ void bias_relu_gradient(
 
 // Launch: 256 threads a block, F threads, one for each channel, which adds up its parts in ascending order.
 template <typename T>
-__global__ void add_parts(const T* __restrict__ parts, T* __restrict__ gbias, int F, int blocks_per_channel)
+__global__ void add_parts(
+    const Wide<T>* __restrict__ parts, Wide<T>* __restrict__ gbias, int F, int blocks_per_channel)
 {
     int f = blockIdx.x * blockDim.x + threadIdx.x;
     if (f >= F) return;

@@ -20,10 +20,9 @@
 
 #include "bfloat16.cuh"
 #include "philox.cuh"
+#include "warp.cuh"
 
 const int PER_BLOCK = 16;  // elements that one Philox block decides about
-const int WARP = 32;       // threads that run in step and can read each other's registers
-const unsigned ALL_LANES = 0xFFFFFFFF;
 
 // What Philox block number `block` (0, 1, ...) of the stream says: bit e is 1 if its element e is kept.
 __device__ inline int kept_elements(
@@ -73,8 +72,8 @@ __global__ void dropout(
 // -- faster: a warp for the 512 elements of 32 Philox blocks ----------------------
 // Memory is read in pieces of 32 bytes or more, and above neighbouring threads are 16 elements apart, so that each of
 // their accesses touches 32 pieces for 32 elements. Here each thread still computes its own Philox block, but then the
-// warp walks over its 512 elements together, 32 neighbours at a time, and a thread asks the thread that knows (a
-// shuffle: reading another lane's register) whether to keep its element.
+// warp walks over its 512 elements together, 32 neighbours at a time, and a thread asks the thread that knows (by a
+// shuffle, see warp.cuh) whether to keep its element.
 template <typename T>
 __global__ void dropout_by_warp(
     const T* __restrict__ x,

@@ -16,6 +16,7 @@
 // Launch: 256 threads a block, one thread per element of out.
 // What bounds it: the look-up, log2(count) reads one after the other, mostly from a cache; then out once in and once
 // out, and every value once. A place named by most of the values is added up by one thread alone, slowly.
+// Source: NumPy's documentation of ufunc.at (what add.at does); segmented sums by sorting, as usual without atomics.
 
 #include "bfloat16.cuh"
 

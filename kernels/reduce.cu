@@ -14,12 +14,12 @@
 //
 // First stage, T -> double:
 //     row_sums        one block per piece of a row, a tree in shared memory.
-//                     Launch: rows * pieces blocks of a power of two of at most 256 threads.  partials (rows, pieces)
+//                     Launch: rows * pieces blocks of a power of two of at most 256 threads. partials (rows, pieces)
 //     row_sums_fast   the same result (to the rounding of a double) by one warp, 32 threads, per piece of a row:
 //                     16 bytes a load, no shared memory and no barrier.
-//                     Launch: 256 threads a block, rows * pieces / 8 blocks, rounded up.      partials (rows, pieces)
+//                     Launch: 256 threads a block, rows * pieces / 8 blocks, rounded up.     partials (rows, pieces)
 //     column_sums     one thread per piece of a column.
-//                     Launch: 256 threads a block, columns * pieces / 256 blocks, as above.   partials (pieces, columns)
+//                     Launch: 256 threads a block, columns * pieces / 256 blocks, as above.  partials (pieces, columns)
 // Second stage, double -> T:
 //     add_partials    partials (N, C, pieces) -> sums (C,), one block per sum.
 //                     Launch: C blocks of a power of two of at most 256 threads.
@@ -29,25 +29,11 @@
 // which is one long row. Few long rows want many pieces, or most of the GPU stands idle: 1,000 warps are not too many.
 //
 // What bounds it: memory, 4 bytes per element (8 in double); one addition each is nothing.
-// Source: Mark Harris, "Optimizing Parallel Reduction in CUDA" (the tree); Justin Luitjens, "Faster Parallel Reductions
-// on Kepler" (the shuffle).
+// Source: Mark Harris, "Optimizing Parallel Reduction in CUDA" (two stages, and the tree of block_sum.cuh). For the
+// shuffle see warp.cuh.
 
-const int MOST_THREADS = 256;  // in a block
-
-// The sum of `value` over the threads of the block, the same in all of them. The number of threads is a power of two.
-__device__ double block_sum(double value)
-{
-    __shared__ double buffer[MOST_THREADS];
-    int thread = threadIdx.x;
-    buffer[thread] = value;
-    __syncthreads();
-    // 256 numbers become 128, 64, ... 1: the lower half adds the upper half to itself.
-    for (int half = blockDim.x / 2; half > 0; half /= 2) {
-        if (thread < half) buffer[thread] += buffer[thread + half];
-        __syncthreads();
-    }
-    return buffer[0];
-}
+#include "block_sum.cuh"
+#include "warp.cuh"
 
 // Rows are cut into `pieces` of this many elements each; the last may be shorter, or empty.
 __device__ long long piece_length(long long length, int pieces)
@@ -73,8 +59,6 @@ __global__ void row_sums(const T* __restrict__ x, double* __restrict__ partials,
 
 // ---- the same, faster -----------------------------------------------------------------------------------------------
 
-const int WARP = 32;  // threads that run in step and can read each other's registers
-
 // As many elements of type T as one load can fetch: 16 bytes, which must start at a multiple of 16.
 template <typename T> struct Load;
 template <> struct Load<float> { typedef float4 type; };
@@ -82,15 +66,6 @@ template <> struct Load<double> { typedef double2 type; };
 
 __device__ double sum_of(float4 v) { return ((double)v.x + v.y) + ((double)v.z + v.w); }
 __device__ double sum_of(double2 v) { return v.x + v.y; }
-
-// The sum over the 32 threads of the warp, in its thread 0: each adds that of the thread 16 further on, then 8, ...
-__device__ double warp_sum(double value)
-{
-    for (int distance = WARP / 2; distance > 0; distance /= 2) {
-        value += __shfl_down_sync(0xffffffff, value, distance);  // 0xffffffff: all 32 take part
-    }
-    return value;
-}
 
 template <typename T>
 __global__ void row_sums_fast(const T* __restrict__ x, double* __restrict__ partials, int rows, long long columns,

@@ -6,16 +6,17 @@
 //     sgd_torch    v <- m v + k (g + d w)            w <- w - e v           PyTorch's; k = 1 - dampening
 //                  at first v = g + d w; nesterov: w <- w - e (g + d w + m v); without momentum: w <- w - e (g + d w)
 //
-// As minitorch_alex/optim.py, operation by operation, so that a GPU gives the very bits that NumPy gives. Two things
-// could part them. A GPU fuses a * b + c into one operation with one rounding where NumPy rounds twice: `times` forbids
-// it. And CuPy compiles such that floats below 1.2e-38 become 0, where NumPy lets them fade out: the velocity of a
-// weight that gets no gradient any more ends a little earlier.
+// As sgd_paper and sgd_torch of minitorch_alex/backends/numpy_backend.py, operation by operation, so that a GPU gives
+// the very bits that NumPy gives. Two things could part them. A GPU fuses a * b + c into one operation with one
+// rounding where NumPy rounds twice: `times` forbids it. And CuPy compiles such that floats below 1.2e-38 become 0,
+// where NumPy lets them fade out: the velocity of a weight that gets no gradient any more ends a little earlier.
 //
 // `new_weight` may be `weight` itself, or another array where the old weights are still needed.
 //
 // Launch: 256 threads a block, one thread per weight.
 // What bounds it: memory, 5 numbers a weight (w, g, v in; w, v out), 20 bytes in float. Array code, one operation after
 // another, would read and write three times as many, hence the one launch.
+// Source: AlexNet, section 5; PyTorch's documentation of torch.optim.SGD.
 
 // A product that is rounded by itself.
 __device__ float times(float a, float b) { return __fmul_rn(a, b); }

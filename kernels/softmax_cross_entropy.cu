@@ -17,28 +17,7 @@
 // after the first. For 128 rows of 1000 it is the launch that takes the time.
 // Source: AlexNet, section 3.5 (the loss); the rest is calculus.
 
-const int WARP = 32;  // threads that run in step and can read each other's registers
-const unsigned ALL_LANES = 0xFFFFFFFF;
-
-// What the 32 lanes hold, combined; every lane receives the result. Each lane combines its own with that of the lane 16
-// further (a shuffle: reading another lane's register), then 8, 4, 2, 1, so after five steps it has met all of them.
-// `lane ^ distance` is the partner: it goes both ways, so the partners add the same two numbers and get the same bits.
-template <typename T>
-__device__ inline T warp_sum(T value) {
-    for (int distance = WARP / 2; distance > 0; distance /= 2) {
-        value += __shfl_xor_sync(ALL_LANES, value, distance);
-    }
-    return value;
-}
-
-template <typename T>
-__device__ inline T warp_max(T value) {
-    for (int distance = WARP / 2; distance > 0; distance /= 2) {
-        T other = __shfl_xor_sync(ALL_LANES, value, distance);
-        value = other > value ? other : value;
-    }
-    return value;
-}
+#include "warp.cuh"
 
 // The largest score of a row and the sum of exp(score - largest), to all lanes; each lane takes every 32nd score.
 template <typename T>

@@ -13,7 +13,8 @@ import pytest
 from benchmarks.nvrtc_table import instances
 from minitorch_alex import functional as F
 from minitorch_alex import philox, tensor
-from minitorch_alex.cuda_on_cpu import CudaOnCpuError, kernel_folder, load, why_not
+from minitorch_alex.cuda_on_cpu import CudaOnCpuError, load, why_not
+from minitorch_alex.cuda_on_cpu.source import read
 from minitorch_alex.data.augmentation import Augmentation, RandomCrop
 from minitorch_alex.data.colour import ColourNoise
 from minitorch_alex.data.dataset import Preprocessing
@@ -380,7 +381,7 @@ def bad_name(kernel, bug):
 @functools.cache
 def load_bugs_once(file):
     """The file again and again, each time with another bug, in one text, so that it is compiled once."""
-    text = re.sub(r"//.*", "", (kernel_folder() / file).read_text())  # a bug in a comment is none
+    text = re.sub(r"//.*", "", read(file).text)  # with what it includes; a bug in a comment is none
     kernels = {name.split("<")[0] for name in instances(text)}
     sources, names = [], []
     for bug, (check, old, new, *occurrence) in enumerate(BUGS.values()):
@@ -391,7 +392,7 @@ def load_bugs_once(file):
         source = old.join(parts[: at + 1]) + new + old.join(parts[at + 1 :])
         source = re.sub(r"\b\w+(?=\s*\()", lambda m, bug=bug: bad_name(m[0], bug) if m[0] in kernels else m[0], source)
         own = [bad_name(kernel, bug) for kernel in kernels]
-        sources += [f"namespace bug_{bug} {{{source}}}", *(f"using bug_{bug}::{name};" for name in own)]
+        sources += [f"namespace bug_{bug} {{\n{source}\n}}", *(f"using bug_{bug}::{name};" for name in own)]
         names += [f"{name}<float>" for name in own]
     module = load("\n".join(sources), names)
     assert module.get_function(names[0]).codes  # that it does not compile would be no catch

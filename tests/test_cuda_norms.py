@@ -13,7 +13,8 @@ import pytest
 from minitorch_alex import functional as F
 from minitorch_alex import philox, tensor
 from minitorch_alex.backends.numpy_backend import BACKEND
-from minitorch_alex.cuda_on_cpu import kernel_folder, load, why_not
+from minitorch_alex.cuda_on_cpu import load, why_not
+from minitorch_alex.cuda_on_cpu.source import read
 from minitorch_alex.models.parts import SpatialResponseNorm
 
 TYPES = {"float32": "float", "float64": "double"}
@@ -48,7 +49,7 @@ KERNELS = {
 @functools.cache
 def module(file, planted=(), race=False):
     """A compiled file of kernels; `planted`: pairs (what stands there, what to put in its place)."""
-    source, names = (kernel_folder() / file).read_text(), KERNELS[file]
+    source, names = read(file).text, KERNELS[file]  # with what it includes
     for there, instead in planted:
         if there not in source:
             raise ValueError(f"{file} no longer contains {there!r}")
@@ -502,12 +503,14 @@ PLANTED = [  # check, what stands in the file, what is planted in its place
     ("spatial", "min(w + after, W - 1)", "min(w + after, W)"),
     ("spatial", "min(w + after, W - 1)", "min(w + after, W - 2)"),
     ("spatial", "min(h + after, H - 1)", "min(h + after, W - 1)"),
-    ("spatial", "(T)size * size", "(T)size"),
+    ("spatial", "Wide<T>(size) * size", "Wide<T>(size)"),
     ("spatial", "if (i >= total) return;", "if (i > total) return;"),
     ("softmax", "T value = K > 0 ? row[0] : T(0);", "T value = 0;"),
     ("softmax", "j < K", "j <= K"),
     ("softmax", "j < K", "j < K - 1"),
-    ("softmax", "distance = WARP / 2", "distance = WARP / 4"),
+    ("softmax", "sum(T value) {\n    for (int distance = WARP / 2", "sum(T value) {\n    for (int distance = WARP / 4"),
+    ("softmax", "max(T value) {\n    for (int distance = WARP / 2", "max(T value) {\n    for (int distance = WARP / 4"),
+    ("softmax", "value += __shfl_xor_sync", "value += __shfl_down_sync"),
     ("softmax", "distance > 0", "distance > 1"),
     ("softmax", "if (n >= N) return;", "if (n > N) return;"),
     ("softmax", "if (n >= N) return;", "if (n >= N - 1) return;"),

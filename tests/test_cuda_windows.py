@@ -411,8 +411,8 @@ MORE_BUGS = [
     ("sum_pool.cu", "(S - 1) * dilation_h", "S * dilation_h"),
     ("bias_relu.cu", "T gradient = y[i] <= 0 ?", "T gradient = y[i] < 0 ?"),
     ("bias_relu.cu", "lane < WARPS ?", "lane < WARPS - 1 ?"),
-    ("bias_relu.cu", "lane < WARPS ? sums[lane] : T(0)", "sums[lane]"),
-    ("bias_relu.cu", "distance = WARP / 2", "distance = WARP / 4"),
+    ("bias_relu.cu", "lane < WARPS ? sums[lane] : Wide<T>(0)", "sums[lane]"),
+    ("bias_relu.cu", "value += __shfl_xor_sync(ALL_LANES, value, distance)", "value += value"),
 ]
 
 CHECKS = {

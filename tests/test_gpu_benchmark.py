@@ -400,7 +400,7 @@ def test_every_kernel_has_run_on_a_gpu():
 @pytest.fixture
 def kernels(tmp_path, monkeypatch):
     """A folder of two kernels, one of which includes a header."""
-    for name in ("dropout.cu", "philox.cuh", "bfloat16.cuh", "matmul.cu"):
+    for name in ("dropout.cu", "philox.cuh", "bfloat16.cuh", "warp.cuh", "matmul.cu"):
         if (kernel_folder() / name).is_file():
             shutil.copy(kernel_folder() / name, tmp_path)
     for module in (cuda_source, proven, gpu_proof):

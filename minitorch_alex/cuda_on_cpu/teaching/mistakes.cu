@@ -1,6 +1,6 @@
 // Mistakes that a GPU does not report: run one of these and see what is said of it.
 //
-//     python -m minitorch_alex.cuda_on_cpu mistakes                         the list
+//     python -m minitorch_alex.cuda_on_cpu mistakes                         all, one after another
 //     python -m minitorch_alex.cuda_on_cpu mistakes:missing_barrier         run one
 //     python -m minitorch_alex.cuda_on_cpu mistakes:lost_update --race      some show only to the race checker
 //
