@@ -14,7 +14,7 @@ import ctypes
 import functools
 import importlib.util
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,7 +22,7 @@ from minitorch_alex.cuda_on_cpu import kernel_folder
 from minitorch_alex.cuda_on_cpu.source import read
 
 RESULT = Path(__file__).parent / "results" / "kernels.txt"
-ARCHITECTURES = ("sm_80", "sm_90", "sm_100", "sm_120")  # A100, H100 and H200, B200, RTX 50
+ARCHITECTURES = ("sm_75", "sm_80", "sm_90", "sm_100", "sm_120")  # T4, A100, H100 and H200, B200, RTX 50
 PACKAGES = ("nvidia-cuda-nvrtc", "nvidia-cuda-runtime")  # the compiler, and the headers it reads
 MEMORY = ("shared", "stack", "spills")
 # What CuPy itself adds, so that the program looked at is the one that runs; and then what it takes.
@@ -181,12 +181,13 @@ def _used(log: str) -> dict[str, tuple[int, int, int, int]]:
 
 
 # -- the table ----------------------------------------------------------------------
-def measure(files: Iterable[Path]) -> list[Resources]:
-    """Every instance of every kernel in these files, for every architecture."""
+def measure(files: Iterable[Path], wanted: Collection[str] = ARCHITECTURES) -> list[Resources]:
+    """Every instance of every kernel in these files, for those of the wanted architectures that the compiler knows."""
     return [
         row
         for path in files
         for architecture in architectures()
+        if architecture in wanted
         for row in compile_kernels(path, architecture, instances(path.read_text()))[0]
     ]
 

@@ -16,9 +16,9 @@ SHARED = 48 * 1024  # bytes of shared memory that a block gets without asking
 needs_compiler = pytest.mark.skipif(nvrtc_table.why_not() is not None, reason=str(nvrtc_table.why_not()))
 
 
-def check(path):
-    """Compile one file for every architecture, and refuse what does not fit."""
-    for row in nvrtc_table.measure([path]):
+def check(path, architectures=("sm_80", "sm_90")):
+    """Compile one file for these architectures, and refuse what does not fit."""
+    for row in nvrtc_table.measure([path], architectures):
         assert row.spills == 0, f"{row.kernel} on {row.architecture} spills {row.spills} bytes"
         assert row.registers * THREADS <= REGISTERS, f"{row.kernel} on {row.architecture}: {row.registers} registers"
         assert row.shared <= SHARED, f"{row.kernel} on {row.architecture}: {row.shared} bytes of shared memory"
@@ -31,8 +31,15 @@ def test_fits(path):
 
 
 @needs_compiler
-def test_the_architectures_of_the_issue_are_known():
-    assert {"sm_80", "sm_90"} <= set(nvrtc_table.architectures())
+@pytest.mark.slow
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_fits_older_and_newer_gpus(path):
+    check(path, set(nvrtc_table.architectures()) - {"sm_80", "sm_90"})
+
+
+@needs_compiler
+def test_the_architectures_that_matter_are_known():
+    assert {"sm_75", "sm_80", "sm_90"} <= set(nvrtc_table.architectures())
 
 
 @needs_compiler

@@ -451,7 +451,16 @@ def test_a_damaged_record_proves_nothing(kernels, text):
     assert proven.unproven() == ["dropout.cu", "matmul.cu"]
 
 
-@pytest.mark.parametrize("file", sorted(path.name for path in kernel_folder().glob("*.cu")))
+QUICK = ("bias_relu.cu", "matmul.cu", "sgd.cu")  # shared memory, bfloat16, and neither
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        path.name if path.name in QUICK else pytest.param(path.name, marks=pytest.mark.slow)
+        for path in sorted(kernel_folder().glob("*.cu"))
+    ],
+)
 def test_every_kernel_can_be_proven(backend, file):
     both = gpu_proof.OnBoth(file)
     assert {instance.split("<")[0] for instance in both.examples} == set(read(file).kernels)
@@ -495,10 +504,10 @@ def test_a_kernel_that_changes_meanwhile_is_not_recorded(proof, capsys, monkeypa
 @pytest.mark.parametrize(
     ("body", "passed", "message"),
     [
-        ("assert True", 2, None),
+        pytest.param("assert True", 2, None, marks=pytest.mark.slow),
         ("pytest.skip('of no use here')", 1, None),
         ("assert False", 1, r"'passed': 1, 'failed': 1, 'skipped': 0"),
-        ("undefined", 1, r"'passed': 1, 'failed': 1, 'skipped': 0"),
+        pytest.param("undefined", 1, r"'passed': 1, 'failed': 1, 'skipped': 0", marks=pytest.mark.slow),
     ],
 )
 def test_tests_that_fail_prove_nothing(monkeypatch, tmp_path, body, passed, message):
