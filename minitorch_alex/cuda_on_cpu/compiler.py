@@ -40,6 +40,10 @@ FLAGS = [
     "-U_FORTIFY_SOURCE",  # it takes a change of stacks for an attack
 ]
 # For the kernels themselves; see checks.cpp. Unlike the race checker these are cheap enough to be always on.
+FLAG_OF = {
+    "x86_64": "-fcf-protection=none",
+    "aarch64": "-mtls-dialect=trad",  # else the system does not tell where thread_local variables lie
+}
 CHECKS = [
     "-fsanitize=bounds,alignment,shift-exponent,integer-divide-by-zero",
     "-fno-sanitize-recover=all",
@@ -153,7 +157,7 @@ def library(text: str, name: str, watched: bool, options: tuple[str, ...] = ()) 
     if reason is not None:
         raise CudaOnCpuError(reason)
     command = compiler()
-    flags = [*FLAGS, *(["-fcf-protection=none"] if platform.machine() == "x86_64" else []), *options]
+    flags = [*FLAGS, FLAG_OF[platform.machine()], *options]
     wishes = [*CHECKS, *(WATCHED if watched else UNWATCHED)]
     basis = [shim_text(), *command, version(tuple(command)), *flags, *WATCHED, *UNWATCHED, *CHECKS, *LINK]
     folder = cache_folder()
