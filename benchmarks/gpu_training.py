@@ -22,6 +22,7 @@ from minitorch_alex import backends, manual_seed, models, no_grad
 from minitorch_alex import tensor as new_tensor
 from minitorch_alex.data import DeviceLoader, Preprocessing, RandomCrop
 from minitorch_alex.optim import SGD
+from minitorch_alex.torch_twin import torch_layer
 from minitorch_alex.train import take_step
 
 from . import gpu_timing
@@ -212,32 +213,14 @@ def twin(torch: Any, network: nn.Module) -> Any:
     """The same layers in PyTorch, in a row, with the same weights."""
     leaves = [layer for _, layer in network.named_modules() if not list(layer.named_modules())[1:]]
     layers = [torch_layer(torch.nn, layer) for layer in leaves]
+    if None in layers:
+        raise TypeError(f"PyTorch has no layer like {leaves[layers.index(None)]!r}")
+    for theirs in layers:
+        if isinstance(theirs, torch.nn.ReLU):
+            theirs.inplace = True  # as PyTorch's own AlexNet has it, which saves memory and time
     for ours, theirs in zip(leaves, layers, strict=True):
         theirs.load_state_dict({name: torch.from_numpy(a.copy()) for name, a in ours.state_dict().items()})
     return torch.nn.Sequential(*layers)
-
-
-def torch_layer(theirs: Any, layer: Any) -> Any:
-    """PyTorch's layer for one of ours."""
-    match layer:
-        case nn.Conv2d():
-            sizes = layer.in_channels, layer.out_channels, layer.kernel_size, layer.stride, layer.padding
-            return theirs.Conv2d(*sizes, groups=layer.groups)
-        case nn.Linear():
-            return theirs.Linear(layer.in_features, layer.out_features)
-        case nn.LocalResponseNorm():
-            return theirs.LocalResponseNorm(layer.size, layer.alpha, layer.beta, layer.k)
-        case nn.MaxPool2d():
-            return theirs.MaxPool2d(layer.kernel_size, layer.stride, layer.padding, ceil_mode=layer.ceil_mode)
-        case nn.AdaptiveAvgPool2d():
-            return theirs.AdaptiveAvgPool2d(layer.output_size)
-        case nn.ReLU():
-            return theirs.ReLU(inplace=True)
-        case nn.Dropout():
-            return theirs.Dropout(layer.p)
-        case nn.Flatten():
-            return theirs.Flatten()
-    raise TypeError(f"no layer of PyTorch is known for {layer!r}")
 
 
 # -- the table ----------------------------------------------------------------------------

@@ -48,32 +48,45 @@ class TorchTwin:
         return {name: buffer.numpy() for name, buffer in getattr(self.layers[path], "named_buffers", list)()}
 
     def twin(self, path: str, layer: Any) -> Any:
-        """PyTorch's layer, or a function. A subclass of one of ours may do anything, so it has no twin."""
-        theirs, kind = self.torch.nn, type(layer)
-        if kind is nn.Conv2d:
-            sizes = layer.in_channels, layer.out_channels, layer.kernel_size
-            window = layer.stride, layer.padding, layer.dilation, layer.groups
-            return theirs.Conv2d(*sizes, *window, layer.bias is not None)
-        if kind is nn.Linear:
-            return theirs.Linear(layer.in_features, layer.out_features, layer.bias is not None)
-        if kind is nn.MaxPool2d and layer.ties == "first":
-            window = layer.kernel_size, layer.stride, layer.padding, layer.dilation
-            return theirs.MaxPool2d(*window, ceil_mode=layer.ceil_mode)
-        if kind is nn.AdaptiveAvgPool2d:
-            return theirs.AdaptiveAvgPool2d(layer.output_size)
-        if kind is nn.ZeroPad2d:
-            return theirs.ZeroPad2d(layer.padding)
-        if kind is nn.LocalResponseNorm:
-            return theirs.LocalResponseNorm(layer.size, layer.alpha, layer.beta, layer.k)
-        if kind in (nn.BatchNorm1d, nn.BatchNorm2d):
-            has = layer.weight is not None, layer.running_mean is not None
-            return getattr(theirs, kind.__name__)(layer.num_features, layer.eps, layer.momentum, *has)
-        if kind is nn.Flatten:
-            return theirs.Flatten(layer.start_dim, layer.end_dim)
-        if kind in (nn.ReLU, nn.Tanh, nn.Sigmoid):
-            return getattr(theirs, kind.__name__)()
-        if kind is nn.Dropout:
+        """PyTorch's layer, or a function."""
+        if type(layer) is nn.Dropout:
             return lambda x: x * self.torch.tensor(layer.forward(Tensor(numpy.ones_like(x.detach().numpy()))).numpy())
         if hasattr(layer, "labels"):  # the loss
-            return lambda scores: theirs.functional.cross_entropy(scores, self.torch.tensor(layer.labels))
-        raise ConfigError(f"PyTorch has no layer like {path}, {layer!r}: compare with another backend, such as numpy")
+            return lambda x: self.torch.nn.functional.cross_entropy(x, self.torch.tensor(layer.labels))
+        twin = torch_layer(self.torch.nn, layer)
+        if twin is None:
+            raise ConfigError(
+                f"PyTorch has no layer like {path}, {layer!r}: compare with another backend, such as numpy"
+            )
+        return twin
+
+
+def torch_layer(theirs: Any, layer: Any) -> Any:
+    """The layer of `theirs`, torch.nn, for one of ours, with weights of its own; None if there is none.
+
+    A subclass of one of ours may do anything, so it has none.
+    """
+    kind = type(layer)
+    if kind is nn.Conv2d:
+        sizes = layer.in_channels, layer.out_channels, layer.kernel_size
+        window = layer.stride, layer.padding, layer.dilation, layer.groups
+        return theirs.Conv2d(*sizes, *window, layer.bias is not None)
+    if kind is nn.Linear:
+        return theirs.Linear(layer.in_features, layer.out_features, layer.bias is not None)
+    if kind is nn.MaxPool2d and layer.ties == "first":
+        window = layer.kernel_size, layer.stride, layer.padding, layer.dilation
+        return theirs.MaxPool2d(*window, ceil_mode=layer.ceil_mode)
+    if kind is nn.AdaptiveAvgPool2d:
+        return theirs.AdaptiveAvgPool2d(layer.output_size)
+    if kind is nn.ZeroPad2d:
+        return theirs.ZeroPad2d(layer.padding)
+    if kind is nn.LocalResponseNorm:
+        return theirs.LocalResponseNorm(layer.size, layer.alpha, layer.beta, layer.k)
+    if kind in (nn.BatchNorm1d, nn.BatchNorm2d):
+        has = layer.weight is not None, layer.running_mean is not None
+        return getattr(theirs, kind.__name__)(layer.num_features, layer.eps, layer.momentum, *has)
+    if kind is nn.Flatten:
+        return theirs.Flatten(layer.start_dim, layer.end_dim)
+    if kind in (nn.ReLU, nn.Tanh, nn.Sigmoid):
+        return getattr(theirs, kind.__name__)()
+    return theirs.Dropout(layer.p) if kind is nn.Dropout else None

@@ -68,7 +68,7 @@ def _conv2d(xp, x, w, b, window, groups):
         return xp.conv2d_weight_gradient(gy, x, w.shape, window, groups)
 
     def grad_b(gy):
-        return gy.sum(axis=(2, 3), dtype=wide(gy.dtype)).sum(axis=0)  # neighbours first: quicker on every backend
+        return gy.sum(axis=(2, 3), dtype=wide(gy.dtype)).sum(axis=0)  # pixels first: they lie together
 
     return y, (grad_x, grad_w, grad_b)
 
