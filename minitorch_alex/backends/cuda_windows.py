@@ -53,7 +53,7 @@ class CudaWindows(CudaLauncher):
         self.launch("col2im.cu", "col2im<T>", x.size, columns, x, N, C, *sizes, *steps)
 
     # -- convolution: one product per group over as many images as COLUMN_BYTES hold ------
-    def conv2d(self, x: Array, w: Array, window: Window, groups: int) -> Array:
+    def conv2d(self, x: Array, w: Array, window: Window, groups: int, bias: Array | None = None) -> Array:
         F, K = w.shape[0] // groups, math.prod(w.shape[1:])
         y = self.xp.empty((x.shape[0], w.shape[0], *window.output_size(*x.shape[2:])), x.dtype)
         filters = w.reshape(groups, F, K)
@@ -62,6 +62,8 @@ class CudaWindows(CudaLauncher):
             for g in range(groups):
                 product = filters[g] @ columns[g * K : (g + 1) * K].reshape(K, -1)
                 y[i:j, g * F : (g + 1) * F] = product.reshape(F, j - i, *y.shape[2:]).swapaxes(0, 1)
+        if bias is not None:
+            y += bias.reshape(-1, 1, 1)
         return y
 
     def conv2d_input_gradient(self, gy: Array, w: Array, shape: tuple[int, ...], window: Window, groups: int) -> Array:

@@ -1,31 +1,36 @@
-"""Convolution on the CPU's threads: columns of a few images at a time, and one single-threaded product for each.
+"""Convolution on the CPU's threads: the cheaper of two methods for each layer, and im2col, the one that always works.
 
-The columns of a whole batch are never built: each thread fills a buffer that stays in its cache with the columns of a
-few images, multiplies it by the filters (BLAS, one thread), and goes on to the next few.
+By im2col the columns of a whole batch are never built: each thread fills a buffer that stays in its cache with the
+columns of a few images, multiplies it by the filters (BLAS, one thread), and goes on to the next few.
+
+Letters: G groups of C channels and F filters, so x has G*C channels and y has G*F.
 """
 
 from __future__ import annotations
 
 import functools
-import threading
+from collections.abc import Iterator
 from types import ModuleType
 
 import numpy
 
 from .array_module import Array
+from .numba_winograd import Winograd
 from .numpy_backend import Backend
+from .scratch import Scratch
 from .thread_pool import ThreadPool, usable_cores
 from .window import Window
 
 CACHE_BYTES = 512 * 1024  # for one thread's column buffer: half of a common second-level cache
+COLUMN_COST = 20  # multiplications that take as long as making one element of the columns
 
 
 class NumbaConvolution(Backend):
     """The part of the numba backend in which filters slide over images."""
 
     def __init__(self) -> None:
-        self.pool = ThreadPool(usable_cores())
-        self._scratch = threading.local()
+        self.pool, self.scratch = ThreadPool(usable_cores()), Scratch()
+        self.winograd = Winograd(self.pool, self.scratch)
 
     @functools.cached_property
     def kernels(self) -> ModuleType:
@@ -34,80 +39,147 @@ class NumbaConvolution(Backend):
 
         return numba_kernels
 
-    def conv2d(self, x: Array, w: Array, window: Window, groups: int) -> Array:
-        x, filters = numpy.ascontiguousarray(x), numpy.ascontiguousarray(w.reshape(groups, w.shape[0] // groups, -1))
+    def set_convolution(self, method: str) -> None:
+        if method not in ("im2col", "winograd", "auto"):
+            raise ValueError(f"convolution must be im2col, winograd or auto, not {method!r}")
+        self.convolution = method
+
+    # -- the choice -----------------------------------------------------------
+    def conv2d(self, x: Array, w: Array, window: Window, groups: int, bias: Array | None = None) -> Array:
+        x, filters = numpy.ascontiguousarray(x), _by_group(w, groups)
         y = numpy.empty((x.shape[0], w.shape[0], *window.output_size(*x.shape[2:])), x.dtype)
-
-        def work(start: int, stop: int) -> None:
-            for i, j, columns, rows in self._chunks(start, stop, y, x.shape, window, groups):
-                self.kernels.im2col(x[i:j], columns, *window.stride, *window.padding, *window.dilation)
-                numpy.matmul(filters, columns.reshape(groups, filters.shape[2], -1), out=rows)
-                _by_image(y[i:j], groups)[...] = rows.reshape(*filters.shape[:2], j - i, -1)
-
+        bias = numpy.zeros(w.shape[0], x.dtype) if bias is None else numpy.ascontiguousarray(bias, x.dtype)
         with self.pool.one_blas_thread():
-            self.pool.share(work, len(x), y.size * filters.shape[2])
+            if self._filters_minimally(x.shape, filters.shape, y, window):
+                self.winograd.conv2d(x, filters, bias, y, window)
+            else:
+                self._conv2d(x, filters, bias, y, window)
         return y
 
     def conv2d_input_gradient(self, gy: Array, w: Array, shape: tuple[int, ...], window: Window, groups: int) -> Array:
-        gy = numpy.ascontiguousarray(gy)
-        filters = numpy.ascontiguousarray(w.reshape(groups, w.shape[0] // groups, -1))
+        gy, filters = numpy.ascontiguousarray(gy), _by_group(w, groups)
         gx = numpy.empty(shape, gy.dtype)
-
-        def work(start: int, stop: int) -> None:
-            for i, j, columns, rows in self._chunks(start, stop, gy, shape, window, groups):
-                rows.reshape(*filters.shape[:2], j - i, -1)[...] = _by_image(gy[i:j], groups)
-                numpy.matmul(filters.swapaxes(1, 2), rows, out=columns.reshape(groups, filters.shape[2], -1))
-                self.kernels.col2im(columns, gx[i:j], *window.stride, *window.padding, *window.dilation)
-
         with self.pool.one_blas_thread():
-            self.pool.share(work, len(gx), gy.size * filters.shape[2])
+            if self._filters_minimally(shape, filters.shape, gy, window):
+                self.winograd.conv2d_input_gradient(gy, filters, gx, window)
+            else:
+                self._conv2d_input_gradient(gy, filters, gx, window)
         return gx
 
     def conv2d_weight_gradient(self, gy: Array, x: Array, shape: tuple[int, ...], window: Window, groups: int) -> Array:
-        x, gy = numpy.ascontiguousarray(x), numpy.ascontiguousarray(gy)
-        F, K = shape[0] // groups, shape[1] * shape[2] * shape[3]
-        cost = gy.size * K
-        sums = {start: numpy.zeros((groups, F, K), x.dtype) for start, _ in self.pool.slices(len(x), cost)}
-
-        def work(start: int, stop: int) -> None:
-            for i, j, columns, rows in self._chunks(start, stop, gy, x.shape, window, groups):
-                self.kernels.im2col(x[i:j], columns, *window.stride, *window.padding, *window.dilation)
-                rows.reshape(groups, F, j - i, -1)[...] = _by_image(gy[i:j], groups)
-                sums[start] += rows @ columns.reshape(groups, K, -1).swapaxes(1, 2)
-
+        gy, x, gw = numpy.ascontiguousarray(gy), numpy.ascontiguousarray(x), numpy.empty(shape, x.dtype)
         with self.pool.one_blas_thread():
-            self.pool.share(work, len(x), cost)
-        return sum(sums.values()).reshape(shape)  # type: ignore[union-attr]
+            if self._filters_minimally(x.shape, _by_group(gw, groups).shape, gy, window):
+                self.winograd.conv2d_weight_gradient(gy, x, _by_group(gw, groups), window)
+            else:
+                self._conv2d_weight_gradient(gy, x, _by_group(gw, groups), window)
+        return gw
+
+    def _filters_minimally(self, shape: tuple[int, ...], filters: tuple[int, ...], y: Array, window: Window) -> bool:
+        """Whether minimal filtering applies, and is asked for or cheaper."""
+        if self.convolution == "im2col" or y.dtype not in ("float32", "float64"):
+            return False
+        if not (self.winograd.applies(window) and y.size and min(shape)):
+            return False
+        if self.convolution == "winograd":
+            return True
+        _, F, C, R, S = filters
+        columns = y.size // F * C * R * S
+        used = min(shape[0], self.pool.threads) / self.pool.threads  # minimal filtering shares out images only
+        return self.winograd.cost(shape, filters, y.shape, window) < used * columns * (F + COLUMN_COST)
+
+    # -- im2col: filters (G, F, C, R, S) ------------------------------------------
+    def _conv2d(self, x: Array, filters: Array, bias: Array, y: Array, window: Window) -> None:
+        (G, F), P = filters.shape[:2], y.shape[2]
+        bias = bias.reshape(G, F, 1, 1, 1)
+
+        def work(start: int, stop: int, top: int = 0, bottom: int = P) -> None:
+            for i, j, columns, rows in self._chunks(start, stop, y[:, :, top:bottom], x.shape, window, G):
+                self._im2col(x[i:j], columns, window, top)
+                numpy.matmul(filters.reshape(G, F, -1), columns.reshape(G, -1, rows.shape[2]), out=rows)
+                part = _by_image(y[i:j, :, top:bottom], G)
+                numpy.add(rows.reshape(part.shape), bias, out=part)
+
+        if self.pool.threads <= len(x):
+            self.pool.share(work, len(x), y.size * filters[0, 0].size)
+        else:
+            self.pool.share(lambda top, bottom: work(0, len(x), top, bottom), P, y.size * filters[0, 0].size)
+
+    def _conv2d_input_gradient(self, gy: Array, filters: Array, gx: Array, window: Window) -> None:
+        G, F, C = filters.shape[:3]
+        N, image, cost = len(gx), gx.shape[2:], gy.size * filters[0, 0].size
+
+        def work(start: int, stop: int, filters: Array, gx: Array) -> None:
+            transposed = numpy.ascontiguousarray(filters).reshape(G, F, -1).swapaxes(1, 2)
+            for i, j, columns, rows in self._chunks(start, stop, gy, gx.shape, window, G):
+                rows[...] = _by_image(gy[i:j], G).reshape(rows.shape)
+                numpy.matmul(transposed, rows, out=columns.reshape(*transposed.shape[:2], -1))
+                self.kernels.col2im(columns, gx[i:j], *window.stride, *window.padding, *window.dilation)
+
+        def some_channels(start: int, stop: int) -> None:
+            part = numpy.empty((N, G * (stop - start), *image), gx.dtype)
+            work(0, N, filters[:, :, start:stop], part)
+            gx.reshape(N, G, C, *image)[:, :, start:stop] = part.reshape(N, G, stop - start, *image)
+
+        if self.pool.threads <= N:
+            self.pool.share(lambda start, stop: work(start, stop, filters, gx), N, cost)
+        else:
+            self.pool.share(some_channels, C, cost)
+
+    def _conv2d_weight_gradient(self, gy: Array, x: Array, gw: Array, window: Window) -> None:
+        G, F, C = gw.shape[:3]
+        N, image, cost = len(x), x.shape[2:], gy.size * gw[0, 0].size
+
+        def add(start: int, stop: int, x: Array, total: Array) -> None:
+            for i, j, columns, rows in self._chunks(start, stop, gy, x.shape, window, G):
+                self._im2col(x[i:j], columns, window)
+                rows[...] = _by_image(gy[i:j], G).reshape(rows.shape)
+                total += rows @ columns.reshape(G, -1, rows.shape[2]).swapaxes(1, 2)
+
+        def some_channels(start: int, stop: int) -> None:
+            part = numpy.ascontiguousarray(x.reshape(N, G, C, *image)[:, :, start:stop])
+            total = numpy.zeros((G, F, gw[0, 0, start:stop].size), x.dtype)
+            add(0, N, part.reshape(N, G * (stop - start), *image), total)
+            gw[:, :, start:stop] = total.reshape(G, F, stop - start, *gw.shape[3:])
+
+        if self.pool.threads <= N:
+            sums = {start: numpy.zeros((G, F, gw[0, 0].size), x.dtype) for start, _ in self.pool.slices(N, cost)}
+            self.pool.share(lambda start, stop: add(start, stop, x, sums[start]), N, cost)
+            gw[...] = sum(sums.values()).reshape(gw.shape)  # type: ignore[union-attr]
+        else:
+            self.pool.share(some_channels, C, cost)
+
+    def _im2col(self, x: Array, columns: Array, window: Window, top: int = 0) -> None:
+        """The columns of x from row `top` of the outputs on, as many rows as there is room for."""
+        (vertical, horizontal), (above, left) = window.stride, window.padding
+        self.kernels.im2col(x, columns, vertical, horizontal, above - top * vertical, left, *window.dilation)
+
+    def _chunks(
+        self, start: int, stop: int, y: Array, shape: tuple[int, ...], window: Window, groups: int
+    ) -> Iterator[tuple[int, int, Array, Array]]:
+        """(i, j, columns, rows) for images start ... stop, as many at a time as fit in the cache.
+
+        columns (G*C, R, S, n, P, Q) and rows (G, F, n*P*Q) are this thread's buffers, used again for every chunk.
+        """
+        (F, P, Q), C, (R, S) = y.shape[1:], shape[1], window.kernel
+        most = max(1, CACHE_BYTES // (y.itemsize * max(1, (C * R * S + F) * P * Q)))
+        for i in range(start, stop, most):
+            n = min(most, stop - i)
+            columns, rows = self.scratch.arrays(y.dtype, (C, R, S, n, P, Q), (groups, F // groups, n * P * Q))
+            yield i, i + n, columns, rows
 
     def conv2d_buffers(self, images: int, columns: int, output: int, weight: int, groups: int) -> tuple[int, int]:
         """Each thread keeps the columns and outputs of one image, or of several small ones that fill no more than its
         cache, and adds up the gradient of the weights for its own images, before these are added up."""
         return self.pool.threads * (columns + output), (self.pool.threads + 1) * weight
 
-    def _chunks(self, start: int, stop: int, y: Array, shape: tuple[int, ...], window: Window, groups: int):
-        """(i, j, columns, rows) for images start ... stop, as many at a time as fit in the cache.
 
-        columns (C, R, S, n, P, Q) and rows (G, F/G, n*P*Q) are this thread's buffers, used again for every chunk.
-        """
-        (F, P, Q), C = y.shape[1:], shape[1]
-        column_size, row_size = C * window.kernel[0] * window.kernel[1] * P * Q, F * P * Q
-        most = max(1, CACHE_BYTES // (y.itemsize * max(1, column_size + row_size)))
-        for i in range(start, stop, most):
-            n = min(most, stop - i)
-            buffer = self._buffer(n * (column_size + row_size), y.dtype)
-            columns = buffer[: n * column_size].reshape(C, *window.kernel, n, P, Q)
-            rows = buffer[n * column_size :].reshape(groups, F // groups, n * P * Q)
-            yield i, i + n, columns, rows
-
-    def _buffer(self, size: int, dtype: numpy.dtype) -> Array:
-        """This thread's scratch memory, grown when a larger piece is asked for."""
-        scratch = getattr(self._scratch, "array", None)
-        if scratch is None or scratch.nbytes < size * dtype.itemsize:
-            scratch = self._scratch.array = numpy.empty(size * dtype.itemsize, "uint8")
-        return scratch[: size * dtype.itemsize].view(dtype)
+def _by_group(w: Array, groups: int) -> Array:
+    """A view of w (G*F, C, R, S) as (G, F, C, R, S)."""
+    return w.reshape(groups, w.shape[0] // groups, *w.shape[1:])
 
 
 def _by_image(y: Array, groups: int) -> Array:
-    """A view of y (N, F, P, Q) as (G, F/G, N, P*Q), the order in which `filters @ columns` comes out."""
+    """A view of y (N, G*F, P, Q) as (G, F, N, P, Q), the order in which `filters @ columns` comes out."""
     N, F, P, Q = y.shape
-    return y.reshape(N, groups, F // groups, P * Q).transpose(1, 2, 0, 3)
+    return y.reshape(N, groups, F // groups, P, Q).transpose(1, 2, 0, 3, 4)

@@ -45,13 +45,23 @@ class NumpyWindows(ArrayModule):
         return x[:, :, top : top + H, left : left + W]
 
     # -- convolution: x (N, C, H, W), w (F, C/G, R, S), y (N, F, P, Q) --------
-    def conv2d(self, x: Array, w: Array, window: Window, groups: int) -> Array:
-        """y = filters @ im2col(x), group by group."""
+    convolution = "auto"
+
+    def set_convolution(self, method: str) -> None:
+        """How convolutions are computed from now on: by "im2col", by "winograd" (minimal filtering) where that applies,
+        or by the cheaper of the two, "auto". Else a ValueError."""
+        if method not in ("im2col", "auto"):
+            raise ValueError(f"the {self.name} backend computes convolutions by im2col only, not by {method!r}")
+        self.convolution = method
+
+    def conv2d(self, x: Array, w: Array, window: Window, groups: int, bias: Array | None = None) -> Array:
+        """y = filters @ im2col(x) + bias (F,), group by group."""
         N, F, G = x.shape[0], w.shape[0], groups
         P, Q = window.output_size(*x.shape[2:])
         filters = w.reshape(G, F // G, -1)
         columns = self.im2col(x, window).reshape(N, G, filters.shape[2], P * Q)
-        return (filters @ columns).reshape(N, F, P, Q)
+        y = (filters @ columns).reshape(N, F, P, Q)
+        return y if bias is None else y + bias.reshape(-1, 1, 1)
 
     def conv2d_input_gradient(self, gy: Array, w: Array, shape: tuple[int, ...], window: Window, groups: int) -> Array:
         """gx = col2im(filters^T @ gy): what im2col copied out, col2im adds back."""

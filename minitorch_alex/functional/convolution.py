@@ -57,9 +57,7 @@ def conv2d(
 @op
 def _conv2d(xp, x, w, b, window, groups):
     w = w.astype(x.dtype, copy=False)  # float32 beside a bfloat16 input, see same_dtype
-    y = xp.conv2d(x, w, window, groups)
-    if b is not None:
-        y += b.astype(x.dtype, copy=False).reshape(-1, 1, 1)
+    y = xp.conv2d(x, w, window, groups, b if b is None else b.astype(x.dtype, copy=False))
 
     def grad_x(gy):
         return xp.conv2d_input_gradient(gy, w, x.shape, window, groups)

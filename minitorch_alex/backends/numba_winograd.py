@@ -1,0 +1,239 @@
+"""Convolution by minimal filtering on the CPU's threads, in all three passes: winograd.py's formula at work.
+
+Each thread takes the images of one sheet after another: lays them out as a picture, takes its tiles to the n x n
+points, multiplies there by the filters, comes back, and writes the outputs. All that lies between is scratch memory.
+"""
+
+from __future__ import annotations
+
+from math import prod
+from types import ModuleType
+
+import numpy
+
+from .array_module import Array
+from .phases import filters_from_phases, images_from_phases, phases_of_filters, phases_of_images
+from .scratch import Scratch
+from .thread_pool import ThreadPool
+from .window import Pair, Window
+from .winograd import OUTPUTS, Sheet, cost, matrices, sheet
+
+UNPACKED = (
+    1_000_000  # multiplications: up to here OpenBLAS (with AVX-512) multiplies without copying its operands first
+)
+GRADIENT_TILES = 400  # that one product sums into a weight gradient: the more, the fewer such products to add up
+TOGETHER = 250_000  # elements of these products that are added at a time: they fit into a second-level cache
+
+
+class Winograd:
+    """Convolution with filters of r x r taps, a key of OUTPUTS, at stride 1; at stride s by way of s x s phases.
+
+    Letters: G groups of C channels and F filters, so x has G*C channels and y has G*F; tiles of m x m outputs, n x n
+    points.
+    """
+
+    def __init__(self, pool: ThreadPool, scratch: Scratch) -> None:
+        self.pool, self.scratch = pool, scratch
+
+    @property
+    def kernels(self) -> ModuleType:
+        from . import winograd_kernels
+
+        return winograd_kernels
+
+    # -- any stride: x (N, G*C, H, W), filters (G, F, C, R, R), bias (G*F,), y (N, G*F, P, Q) ---
+    def conv2d(self, x: Array, filters: Array, bias: Array, y: Array, window: Window) -> None:
+        """Fill y."""
+        s = window.stride[0]
+        if s > 1:
+            self._conv2d(self._phases(x, y, window), phases_of_filters(filters, s), bias, y, (0, 0))
+        else:
+            self._conv2d(x, filters, bias, y, window.padding)
+
+    def conv2d_input_gradient(self, gy: Array, filters: Array, gx: Array, window: Window) -> None:
+        """Fill gx, of the shape of x: gy filtered with the filters turned round."""
+        s, padding = window.stride[0], window.padding
+        phases, found = phases_of_filters(filters, s), gx
+        if s > 1:
+            found = numpy.empty(_phases_shape(gx.shape, gy.shape, window), gx.dtype)
+            padding = (0, 0)
+        around = (phases.shape[3] - 1 - padding[0], phases.shape[4] - 1 - padding[1])
+        turned = phases.swapaxes(1, 2)[..., ::-1, ::-1]
+        self._conv2d(gy, turned, numpy.zeros(found.shape[1], gx.dtype), found, around)
+        if s > 1:
+            self.pool.share(lambda i, j: images_from_phases(found[i:j], gx[i:j], s, window.padding), len(gx), gx.size)
+
+    def conv2d_weight_gradient(self, gy: Array, x: Array, gw: Array, window: Window) -> None:
+        """Fill gw, of the shape of the filters."""
+        s = window.stride[0]
+        if s > 1:
+            found = numpy.empty(phases_of_filters(gw, s).shape, gw.dtype)
+            self._conv2d_weight_gradient(gy, self._phases(x, gy, window), found, (0, 0))
+            filters_from_phases(found, gw, s)
+        else:
+            self._conv2d_weight_gradient(gy, x, gw, window.padding)
+
+    def applies(self, window: Window) -> bool:
+        """Whether there is a formula for it, and the filters are larger than their stride."""
+        (R, S), (s, horizontal) = window.kernel, window.stride
+        square = R == S and s == horizontal and window.dilation == (1, 1) and not window.ceil_mode
+        return square and (s == 1 or s < R) and -(-R // s) in OUTPUTS and max(window.padding) < R
+
+    def cost(self, x: tuple[int, ...], filters: tuple[int, ...], y: tuple[int, ...], window: Window) -> float:
+        """A pass over arrays of these shapes, in multiplications."""
+        (G, F, C, R, _), s, padding = filters, window.stride[0], window.padding
+        if s > 1:
+            x, padding = _phases_shape(x, y, window), (0, 0)
+        r = -(-R // s)
+        plan = self._plan(x, y, padding, r, prod(y) * C * R * R)
+        return cost(plan, x[0], (G, F, C * s * s, r, r))
+
+    def _phases(self, x: Array, y: Array, window: Window) -> Array:
+        phases, s = numpy.empty(_phases_shape(x.shape, y.shape, window), x.dtype), window.stride[0]
+
+        def work(i: int, j: int) -> None:
+            phases[i:j] = phases_of_images(x[i:j], s, window.padding, phases.shape[2:])
+
+        self.pool.share(work, len(x), phases.size)
+        return phases
+
+    # -- stride 1 -------------------------------------------------------------------
+    def _conv2d(self, x: Array, filters: Array, bias: Array, y: Array, padding: Pair) -> None:
+        """x (N, G*C, H, W), filters (G, F, C, r, r), bias (G*F,) -> y (N, G*F, P, Q)."""
+        G, F, C, r, _ = filters.shape
+        n, (A, _, B), work_of_all = OUTPUTS[r] + r - 1, matrices(r), y.size * C * r * r
+        plan = self._plan(x.shape, y.shape, padding, r, work_of_all)
+        filter_values = self._filter_values(filters.astype(x.dtype, copy=False), plan.size)
+        blocks, F_of_block = filter_values.shape[2], filter_values.shape[4]
+
+        def work(start: int, stop: int) -> None:
+            points, products, picture, outputs, strip = self.scratch.arrays(
+                x.dtype,
+                (n, n, plan.size, G * C),
+                (n, n, plan.size, G * F),
+                plan.picture(n, G * C),
+                plan.picture(plan.m, G * F),
+                plan.strip(n, max(G * C, G * F)),
+            )
+            left = points.reshape(n * n, plan.size, G, C).transpose(2, 0, 1, 3)[:, :, None]
+            right = products.reshape(n * n, plan.size, G, blocks, F_of_block).transpose(2, 0, 3, 1, 4)
+            for i in range(start, stop, plan.held):
+                j = min(i + plan.held, stop)
+                self._to_points(B.T, x[i:j], padding, plan, picture, strip, points, 0)
+                numpy.matmul(left, filter_values, out=right)
+                self._from_points(A.T, products, outputs, strip)
+                self.kernels.take_out(outputs, y[i:j], bias, plan.images[1], *plan.pitch)
+
+        self.pool.share(work, len(x), work_of_all)
+
+    def _conv2d_weight_gradient(self, gy: Array, x: Array, gw: Array, padding: Pair) -> None:
+        """gy (N, G*F, P, Q), x (N, G*C, H, W) -> gw (G, F, C, r, r)."""
+        G, F, C, r, _ = gw.shape
+        n, (A, _, B), work_of_all = OUTPUTS[r] + r - 1, matrices(r), gy.size * C * r * r
+        plan = self._plan(x.shape, gy.shape, padding, r, work_of_all)
+        sheets = max(1, GRADIENT_TILES // plan.size)
+        sums = {start: numpy.empty((G, n * n, C, F), x.dtype) for start, _ in self.pool.slices(len(x), work_of_all)}
+
+        def work(start: int, stop: int) -> None:
+            inputs, gradients, picture, outputs, strip = self.scratch.arrays(
+                x.dtype,
+                (n, n, sheets * plan.size, G * C),
+                (n, n, sheets * plan.size, G * F),
+                plan.picture(n, G * C),
+                plan.picture(plan.m, G * F),
+                plan.strip(n, max(G * C, G * F)),
+            )
+            for first in range(start, stop, sheets * plan.held):
+                tiles = 0
+                for i in range(first, min(first + sheets * plan.held, stop), plan.held):
+                    j = min(i + plan.held, stop)
+                    self._to_points(B.T, x[i:j], padding, plan, picture, strip, inputs, tiles)
+                    self._to_points(A, gy[i:j], (0, 0), plan, outputs, strip, gradients, tiles)
+                    tiles += plan.size
+                _add_products(inputs[:, :, :tiles], gradients[:, :, :tiles], sums[start], first > start)
+
+        self.pool.share(work, len(x), work_of_all)
+        self._gradient_of_filters(list(sums.values()), gw)
+
+    def _plan(self, x: tuple[int, ...], y: tuple[int, ...], padding: Pair, r: int, work: float) -> Sheet:
+        """The sheets for images of shape x and outputs of shape y."""
+        images = max(stop - start for start, stop in self.pool.slices(x[0], work))
+        return sheet(images, x[2:], y[2:], padding, OUTPUTS[r])
+
+    def _to_points(
+        self, matrix: Array, images: Array, corner: Pair, plan: Sheet, picture: Array, strip: Array, points: Array,
+        first: int,
+    ) -> None:  # fmt: skip
+        """The tiles of the images, from `first` on in points: matrix @ tile @ matrix^T."""
+        m, columns, C = picture.shape[1:]
+        lines = range(matrix.shape[1])
+        self.kernels.lay_out(images, picture, plan.images[1], *plan.pitch, *corner)
+        self.kernels.to_points(
+            _tuples(matrix, picture.dtype), picture, points, first, *plan.tiles,
+            tuple(j * m * columns * C for j in lines), tuple((j % m * columns + j // m) * C for j in lines), strip,
+        )  # fmt: skip
+
+    def _from_points(self, matrix: Array, points: Array, picture: Array, strip: Array) -> None:
+        (n, _, T, C), (_, m, across, _) = points.shape, picture.shape
+        rows, columns = tuple(j * m * across * C for j in range(n)), tuple(j * T * C for j in range(n))
+        self.kernels.from_points(_tuples(matrix, points.dtype), points, picture, rows, columns, strip)
+
+    def _filter_values(self, filters: Array, tiles: int) -> Array:
+        """G g G^T of filters (G, F, C, r, r), as (G, n*n, blocks, C, F/blocks): one product for each block."""
+        G, F, C, r, _ = filters.shape
+        both = numpy.kron(matrices(r).G, matrices(r).G).astype(filters.dtype)  # for rows and columns at once
+        size = _block(F, UNPACKED // (C * tiles))
+        values = numpy.empty((G, len(both), F // size, C, size), filters.dtype)
+
+        def work(start: int, stop: int) -> None:
+            for i in range(start, stop):
+                g, block = divmod(i, F // size)
+                taps = filters[g, block * size : (block + 1) * size].transpose(2, 3, 1, 0).reshape(r * r, C * size)
+                values[g, :, block] = (both @ taps).reshape(-1, C, size)
+
+        self.pool.share(work, G * F // size, values.size)
+        return values
+
+    def _gradient_of_filters(self, sums: list[Array], gw: Array) -> None:
+        """gw (G, F, C, r, r) = G^T (sum of the sums (G, n*n, C, F)) G."""
+        G, F, C, r, _ = gw.shape
+        both = numpy.kron(matrices(r).G, matrices(r).G).astype(gw.dtype).T
+
+        def work(start: int, stop: int) -> None:
+            for g in range(G):
+                total = sum(one[g, :, start:stop] for one in sums).reshape(both.shape[1], -1)
+                gw[g, :, start:stop] = (both @ total).reshape(r, r, stop - start, F).transpose(3, 2, 0, 1)
+
+        self.pool.share(work, C, sums[0].size)
+
+
+def _add_products(inputs: Array, gradients: Array, sums: Array, again: bool) -> None:
+    """sums (G, n*n, C, F) = inputs^T @ gradients at each point; where there are sums already, they are added to."""
+    G, points, C, F = sums.shape
+    left = inputs.reshape(points, -1, G, C).transpose(2, 0, 3, 1)
+    right = gradients.reshape(points, -1, G, F).transpose(2, 0, 1, 3)
+    if not again:
+        numpy.matmul(left, right, out=sums)
+        return
+    step = max(1, TOGETHER // (C * F))
+    for g in range(G):
+        for k in range(0, points, step):
+            sums[g, k : k + step] += left[g, k : k + step] @ right[g, k : k + step]
+
+
+def _block(F: int, most: int) -> int:
+    """How many filters are multiplied at a time: a divisor of F, as large as UNPACKED allows."""
+    divisors = [size for size in range(1, 65) if F % size == 0]
+    return max((size for size in divisors if size <= max(32, most)), default=F)
+
+
+def _tuples(matrix: Array, dtype: numpy.dtype) -> tuple[tuple[numpy.floating, ...], ...]:
+    """A matrix as the kernels take it: its size a part of its type."""
+    return tuple(tuple(row) for row in matrix.astype(dtype))
+
+
+def _phases_shape(shape: tuple[int, ...], output: tuple[int, ...], window: Window) -> tuple[int, ...]:
+    """That of the phases of x (N, C, H, W), as far as the filters reach."""
+    N, C = shape[:2]
+    s, more = window.stride[0], -(-window.kernel[0] // window.stride[0]) - 1
+    return N, C * s * s, output[2] + more, output[3] + more
