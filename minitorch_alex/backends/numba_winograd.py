@@ -6,8 +6,10 @@ points, multiplies there by the filters, comes back, and writes the outputs. All
 
 from __future__ import annotations
 
+import functools
 from math import prod
 from types import ModuleType
+from typing import NamedTuple
 
 import numpy
 
@@ -16,13 +18,33 @@ from .phases import filters_from_phases, images_from_phases, phases_of_filters, 
 from .scratch import Scratch
 from .thread_pool import ThreadPool
 from .window import Pair, Window
-from .winograd import OUTPUTS, Sheet, cost, matrices, sheet
+from .winograd import LARGEST_SHEET, OUTPUTS, Sheet, cost, matrices, sheet
 
 UNPACKED = (
     1_000_000  # multiplications: up to here OpenBLAS (with AVX-512) multiplies without copying its operands first
 )
-GRADIENT_TILES = 400  # that one product sums into a weight gradient: the more, the fewer such products to add up
+GRADIENT_TILES = 200  # that one product sums into a weight gradient: the more, the fewer such products to add up
 TOGETHER = 250_000  # elements of these products that are added at a time: they fit into a second-level cache
+
+
+Rows = tuple[tuple[float, ...], ...]  # a matrix as the kernels take it: its size is part of its type
+
+
+class Transforms(NamedTuple):
+    """The matrices of winograd.py as they are applied to rows and columns of a tile."""
+
+    to_inputs: Rows  # B^T
+    to_outputs: Rows  # A^T
+    to_gradients: Rows  # A
+    to_filters: Array  # (n*n, r*r): G for rows and columns at once
+
+
+@functools.cache
+def transforms(r: int, dtype: numpy.dtype) -> Transforms:
+    """Those for filters of r taps, with numbers of this type."""
+    A, G, B = matrices(r)
+    B_T, A_T, A_ = (tuple(tuple(row) for row in matrix.astype(dtype)) for matrix in (B.T, A.T, A))
+    return Transforms(B_T, A_T, A_, numpy.kron(G, G).astype(dtype))
 
 
 class Winograd:
@@ -92,7 +114,7 @@ class Winograd:
         phases, s = numpy.empty(_phases_shape(x.shape, y.shape, window), x.dtype), window.stride[0]
 
         def work(i: int, j: int) -> None:
-            phases[i:j] = phases_of_images(x[i:j], s, window.padding, phases.shape[2:])
+            phases_of_images(x[i:j], phases[i:j], s, window.padding)
 
         self.pool.share(work, len(x), phases.size)
         return phases
@@ -101,56 +123,48 @@ class Winograd:
     def _conv2d(self, x: Array, filters: Array, bias: Array, y: Array, padding: Pair) -> None:
         """x (N, G*C, H, W), filters (G, F, C, r, r), bias (G*F,) -> y (N, G*F, P, Q)."""
         G, F, C, r, _ = filters.shape
-        n, (A, _, B), work_of_all = OUTPUTS[r] + r - 1, matrices(r), y.size * C * r * r
+        n, apply = OUTPUTS[r] + r - 1, transforms(r, x.dtype)
+        work_of_all = y.size * C * r * r
         plan = self._plan(x.shape, y.shape, padding, r, work_of_all)
-        filter_values = self._filter_values(filters.astype(x.dtype, copy=False), plan.size)
+        sheets = max(1, LARGEST_SHEET // plan.size)
+        filter_values = self._filter_values(filters.astype(x.dtype, copy=False), sheets * plan.size)
         blocks, F_of_block = filter_values.shape[2], filter_values.shape[4]
 
         def work(start: int, stop: int) -> None:
-            points, products, picture, outputs, strip = self.scratch.arrays(
-                x.dtype,
-                (n, n, plan.size, G * C),
-                (n, n, plan.size, G * F),
-                plan.picture(n, G * C),
-                plan.picture(plan.m, G * F),
-                plan.strip(n, max(G * C, G * F)),
-            )
-            left = points.reshape(n * n, plan.size, G, C).transpose(2, 0, 1, 3)[:, :, None]
-            right = products.reshape(n * n, plan.size, G, blocks, F_of_block).transpose(2, 0, 3, 1, 4)
-            for i in range(start, stop, plan.held):
-                j = min(i + plan.held, stop)
-                self._to_points(B.T, x[i:j], padding, plan, picture, strip, points, 0)
-                numpy.matmul(left, filter_values, out=right)
-                self._from_points(A.T, products, outputs, strip)
-                self.kernels.take_out(outputs, y[i:j], bias, plan.images[1], *plan.pitch)
+            points, products, pictures, outputs, strip = self._room(x.dtype, n, plan, sheets, G * C, G * F)
+            left = points.reshape(n * n, -1, G, C).transpose(2, 0, 1, 3)[:, :, None]
+            right = products.reshape(n * n, -1, G, blocks, F_of_block).transpose(2, 0, 3, 1, 4)
+            for i in range(start, stop, sheets * plan.held):
+                j = min(i + sheets * plan.held, stop)
+                used = -(-(j - i) // plan.held)
+                tiles = used * plan.size
+                self._to_points(apply.to_inputs, x[i:j], padding, plan, pictures[:used], strip, points)
+                numpy.matmul(left[..., :tiles, :], filter_values, out=right[..., :tiles, :])
+                self._from_points(apply.to_outputs, products, outputs[:used], strip)
+                self.kernels.take_out(outputs[:used], y[i:j], bias, *plan.images, *plan.pitch)
 
         self.pool.share(work, len(x), work_of_all)
 
     def _conv2d_weight_gradient(self, gy: Array, x: Array, gw: Array, padding: Pair) -> None:
         """gy (N, G*F, P, Q), x (N, G*C, H, W) -> gw (G, F, C, r, r)."""
         G, F, C, r, _ = gw.shape
-        n, (A, _, B), work_of_all = OUTPUTS[r] + r - 1, matrices(r), gy.size * C * r * r
+        n, apply = OUTPUTS[r] + r - 1, transforms(r, x.dtype)
+        work_of_all = gy.size * C * r * r
         plan = self._plan(x.shape, gy.shape, padding, r, work_of_all)
         sheets = max(1, GRADIENT_TILES // plan.size)
-        sums = {start: numpy.empty((G, n * n, C, F), x.dtype) for start, _ in self.pool.slices(len(x), work_of_all)}
+        block = _block(F, UNPACKED // (C * sheets * plan.size))
+        shape = (G, n * n, F // block, C, block)
+        sums = {start: numpy.empty(shape, x.dtype) for start, _ in self.pool.slices(len(x), work_of_all)}
 
         def work(start: int, stop: int) -> None:
-            inputs, gradients, picture, outputs, strip = self.scratch.arrays(
-                x.dtype,
-                (n, n, sheets * plan.size, G * C),
-                (n, n, sheets * plan.size, G * F),
-                plan.picture(n, G * C),
-                plan.picture(plan.m, G * F),
-                plan.strip(n, max(G * C, G * F)),
-            )
-            for first in range(start, stop, sheets * plan.held):
-                tiles = 0
-                for i in range(first, min(first + sheets * plan.held, stop), plan.held):
-                    j = min(i + plan.held, stop)
-                    self._to_points(B.T, x[i:j], padding, plan, picture, strip, inputs, tiles)
-                    self._to_points(A, gy[i:j], (0, 0), plan, outputs, strip, gradients, tiles)
-                    tiles += plan.size
-                _add_products(inputs[:, :, :tiles], gradients[:, :, :tiles], sums[start], first > start)
+            inputs, gradients, pictures, outputs, strip = self._room(x.dtype, n, plan, sheets, G * C, G * F)
+            for i in range(start, stop, sheets * plan.held):
+                j = min(i + sheets * plan.held, stop)
+                used = -(-(j - i) // plan.held)
+                tiles = used * plan.size
+                self._to_points(apply.to_inputs, x[i:j], padding, plan, pictures[:used], strip, inputs)
+                self._to_points(apply.to_gradients, gy[i:j], (0, 0), plan, outputs[:used], strip, gradients)
+                _add_products(inputs[:, :, :tiles], gradients[:, :, :tiles], sums[start], i > start)
 
         self.pool.share(work, len(x), work_of_all)
         self._gradient_of_filters(list(sums.values()), gw)
@@ -160,28 +174,39 @@ class Winograd:
         images = max(stop - start for start, stop in self.pool.slices(x[0], work))
         return sheet(images, x[2:], y[2:], padding, OUTPUTS[r])
 
-    def _to_points(
-        self, matrix: Array, images: Array, corner: Pair, plan: Sheet, picture: Array, strip: Array, points: Array,
-        first: int,
-    ) -> None:  # fmt: skip
-        """The tiles of the images, from `first` on in points: matrix @ tile @ matrix^T."""
-        m, columns, C = picture.shape[1:]
-        lines = range(matrix.shape[1])
-        self.kernels.lay_out(images, picture, plan.images[1], *plan.pitch, *corner)
-        self.kernels.to_points(
-            _tuples(matrix, picture.dtype), picture, points, first, *plan.tiles,
-            tuple(j * m * columns * C for j in lines), tuple((j % m * columns + j // m) * C for j in lines), strip,
-        )  # fmt: skip
+    def _room(self, dtype: numpy.dtype, n: int, plan: Sheet, sheets: int, inputs: int, outputs: int) -> list[Array]:
+        """Scratch memory of this thread: values at the points and pictures, of inputs and outputs; a strip."""
+        tiles = sheets * plan.size
+        return self.scratch.arrays(
+            dtype,
+            (n, n, tiles, inputs),
+            (n, n, tiles, outputs),
+            (sheets, *plan.picture(n, inputs)),
+            (sheets, *plan.picture(plan.m, outputs)),
+            plan.strip(n, max(inputs, outputs)),
+        )
 
-    def _from_points(self, matrix: Array, points: Array, picture: Array, strip: Array) -> None:
-        (n, _, T, C), (_, m, across, _) = points.shape, picture.shape
-        rows, columns = tuple(j * m * across * C for j in range(n)), tuple(j * T * C for j in range(n))
-        self.kernels.from_points(_tuples(matrix, points.dtype), points, picture, rows, columns, strip)
+    def _to_points(
+        self, matrix: Rows, images: Array, corner: Pair, plan: Sheet, pictures: Array, strip: Array, points: Array
+    ) -> None:
+        """matrix @ tile @ matrix^T, for the tiles of the images."""
+        m, columns, C = pictures.shape[2:]
+        lines = range(len(matrix[0]))
+        rows_of_tile = tuple(j * m * columns * C for j in lines)
+        columns_of_tile = tuple((j % m * columns + j // m) * C for j in lines)
+        self.kernels.lay_out(images, pictures, *plan.images, *plan.pitch, *corner)
+        self.kernels.to_points(matrix, pictures, points, *plan.tiles, rows_of_tile, columns_of_tile, strip)
+
+    def _from_points(self, matrix: Rows, points: Array, pictures: Array, strip: Array) -> None:
+        """matrix @ values @ matrix^T, for all tiles."""
+        (n, _, T, C), line = points.shape, pictures[0, 0].size
+        rows_of_tile, columns_of_tile = tuple(j * line for j in range(n)), tuple(j * T * C for j in range(n))
+        self.kernels.from_points(matrix, points, pictures, rows_of_tile, columns_of_tile, strip)
 
     def _filter_values(self, filters: Array, tiles: int) -> Array:
         """G g G^T of filters (G, F, C, r, r), as (G, n*n, blocks, C, F/blocks): one product for each block."""
         G, F, C, r, _ = filters.shape
-        both = numpy.kron(matrices(r).G, matrices(r).G).astype(filters.dtype)  # for rows and columns at once
+        both = transforms(r, filters.dtype).to_filters
         size = _block(F, UNPACKED // (C * tiles))
         values = numpy.empty((G, len(both), F // size, C, size), filters.dtype)
 
@@ -195,27 +220,28 @@ class Winograd:
         return values
 
     def _gradient_of_filters(self, sums: list[Array], gw: Array) -> None:
-        """gw (G, F, C, r, r) = G^T (sum of the sums (G, n*n, C, F)) G."""
+        """gw (G, F, C, r, r) = G^T (sum of the sums (G, n*n, blocks, C, F/blocks)) G: _filter_values turned round."""
         G, F, C, r, _ = gw.shape
-        both = numpy.kron(matrices(r).G, matrices(r).G).astype(gw.dtype).T
+        both, size = transforms(r, gw.dtype).to_filters.T, sums[0].shape[4]
 
         def work(start: int, stop: int) -> None:
-            for g in range(G):
-                total = sum(one[g, :, start:stop] for one in sums).reshape(both.shape[1], -1)
-                gw[g, :, start:stop] = (both @ total).reshape(r, r, stop - start, F).transpose(3, 2, 0, 1)
+            for i in range(start, stop):
+                g, block = divmod(i, F // size)
+                taps = both @ sum(one[g, :, block] for one in sums).reshape(-1, C * size)
+                gw[g, block * size : (block + 1) * size] = taps.reshape(r, r, C, size).transpose(3, 2, 0, 1)
 
-        self.pool.share(work, C, sums[0].size)
+        self.pool.share(work, G * F // size, sums[0].size)
 
 
 def _add_products(inputs: Array, gradients: Array, sums: Array, again: bool) -> None:
-    """sums (G, n*n, C, F) = inputs^T @ gradients at each point; where there are sums already, they are added to."""
-    G, points, C, F = sums.shape
-    left = inputs.reshape(points, -1, G, C).transpose(2, 0, 3, 1)
-    right = gradients.reshape(points, -1, G, F).transpose(2, 0, 1, 3)
+    """sums (G, n*n, blocks, C, F/blocks) = inputs^T @ gradients at each point, added to what was there if `again`."""
+    G, points, blocks, C, F = sums.shape
+    left = inputs.reshape(points, -1, G, 1, C).transpose(2, 0, 3, 4, 1)
+    right = gradients.reshape(points, -1, G, blocks, F).transpose(2, 0, 3, 1, 4)
     if not again:
         numpy.matmul(left, right, out=sums)
         return
-    step = max(1, TOGETHER // (C * F))
+    step = max(1, TOGETHER // (blocks * C * F))
     for g in range(G):
         for k in range(0, points, step):
             sums[g, k : k + step] += left[g, k : k + step] @ right[g, k : k + step]
@@ -225,11 +251,6 @@ def _block(F: int, most: int) -> int:
     """How many filters are multiplied at a time: a divisor of F, as large as UNPACKED allows."""
     divisors = [size for size in range(1, 65) if F % size == 0]
     return max((size for size in divisors if size <= max(32, most)), default=F)
-
-
-def _tuples(matrix: Array, dtype: numpy.dtype) -> tuple[tuple[numpy.floating, ...], ...]:
-    """A matrix as the kernels take it: its size a part of its type."""
-    return tuple(tuple(row) for row in matrix.astype(dtype))
 
 
 def _phases_shape(shape: tuple[int, ...], output: tuple[int, ...], window: Window) -> tuple[int, ...]:

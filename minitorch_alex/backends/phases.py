@@ -8,30 +8,45 @@ taps being zeros.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy
 
 from .array_module import Array
 from .window import Pair
 
 
-def phases_of_images(x: Array, s: int, padding: Pair, size: Pair) -> Array:
-    """x (N, C, H, W), with so much padding at the top and the left -> (N, C*s*s, *size)."""
-    N, C = x.shape[:2]
-    room = numpy.zeros((N, C, size[0] * s, size[1] * s), x.dtype)
-    inside = room[:, :, padding[0] :, padding[1] :]
-    H, W = min(x.shape[2], inside.shape[2]), min(x.shape[3], inside.shape[3])
-    inside[:, :, :H, :W] = x[:, :, :H, :W]
-    return room.reshape(N, C, size[0], s, size[1], s).transpose(0, 1, 3, 5, 2, 4).reshape(N, C * s * s, *size)
+def phases_of_images(x: Array, phases: Array, s: int, padding: Pair) -> None:
+    """Fill phases (N, C*s*s, P, Q) with x (N, C, H, W), which has so much padding at the top and the left."""
+    phases[...] = 0
+    for part, pixels in _matching(x, phases, s, padding):
+        part[...] = pixels
 
 
 def images_from_phases(phases: Array, x: Array, s: int, padding: Pair) -> None:
-    """Undo phases_of_images: fill x (N, C, H, W). Pixels that no phase holds become 0."""
-    N, C, H, W = x.shape
-    rows, columns = phases.shape[2:]
-    room = phases.reshape(N, C, s, s, rows, columns).transpose(0, 1, 4, 2, 5, 3).reshape(N, C, rows * s, columns * s)
-    inside = room[:, :, padding[0] : padding[0] + H, padding[1] : padding[1] + W]
+    """Undo phases_of_images: fill x. Pixels that no phase holds become 0."""
     x[...] = 0
-    x[:, :, : inside.shape[2], : inside.shape[3]] = inside
+    for part, pixels in _matching(x, phases, s, padding):
+        pixels[...] = part
+
+
+def _matching(x: Array, phases: Array, s: int, padding: Pair) -> Iterator[tuple[Array, Array]]:
+    """Views of the phases and of x that belong together, for each of the s*s phases."""
+    N, C, H, W = x.shape
+    P, Q = phases.shape[2:]
+    by_phase = phases.reshape(N, C, s, s, P, Q)
+    for i, rows, pixel_rows in _lines(P, H, s, padding[0]):
+        for j, columns, pixel_columns in _lines(Q, W, s, padding[1]):
+            yield by_phase[:, :, i, j, rows, columns], x[:, :, pixel_rows, pixel_columns]
+
+
+def _lines(count: int, size: int, s: int, padding: int) -> Iterator[tuple[int, slice, slice]]:
+    """For each phase i: the p < count for which pixel s*p + i - padding is one of `size` pixels, and these pixels."""
+    for i in range(s):
+        first = max(0, -((i - padding) // s))
+        last = max(first, min(count, -((i - padding - size) // s)))
+        start = s * first + i - padding
+        yield i, slice(first, last), slice(start, start + s * (last - first), s)
 
 
 def phases_of_filters(filters: Array, s: int) -> Array:

@@ -29,9 +29,9 @@ import numpy
 from .array_module import Array
 
 POINTS = {6: (0, 1, -1, 1 / 2, -2), 8: (0, 1, -1, 2, -2, 1 / 2, -1 / 2)}  # and infinity; chosen for small errors
-LARGEST_SHEET = 64  # tiles: their values at one point, some hundred channels of each, stay in a first-level cache
-FILTER_COST = 50  # multiplications that take as long as one of the filters' values
-PASS_COST = 30  # ... as one of the tiles' values, there or back
+LARGEST_SHEET = 64  # tiles that are multiplied at a time, where one image does not have more
+FILTER_COST = 180  # multiplications that take as long as one of the filters' values
+PASS_COST = 50  # ... as one of the tiles' values, there or back
 OUTPUTS = {3: 4, 5: 4}  # by taps: a tile's outputs, in each dimension
 
 
@@ -96,7 +96,7 @@ class Sheet(NamedTuple):
 
 @functools.cache
 def sheet(most: int, size: tuple[int, int], output: tuple[int, int], padding: tuple[int, int], m: int) -> Sheet:
-    """The sheet of at most `most` images with the fewest tiles for each; of those with as few, the smallest."""
+    """The sheet of at most `most` images with the fewest tiles for each; of those with as few, the largest."""
     pitch = (size[0] + padding[0], size[1] + padding[1])
 
     def of(down: int, across: int) -> Sheet:
@@ -105,7 +105,7 @@ def sheet(most: int, size: tuple[int, int], output: tuple[int, int], padding: tu
 
     choice = [of(*images) for images in ((1, 1), (1, 2), (2, 2), (2, 4), (4, 4))]
     fit = [one for one in choice if one.held <= most and one.size <= LARGEST_SHEET] or choice[:1]
-    return min(fit, key=lambda one: one.size / one.held)
+    return min(fit, key=lambda one: (one.size / one.held, -one.held))
 
 
 def cost(plan: Sheet, images: int, filters: tuple[int, ...]) -> float:

@@ -15,6 +15,8 @@ from numba import njit
 # Terms may be fused and reordered, and products with a zero of the matrices left out.
 kernel = njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract", "reassoc", "nsz", "nnan", "ninf"})
 
+TOGETHER = 16  # channels transposed at a time: a cache line of a picture
+
 
 @kernel
 def combine(matrix, source, start, steps, to, first, stride, count):
@@ -31,64 +33,68 @@ def combine(matrix, source, start, steps, to, first, stride, count):
 
 
 @kernel
-def lay_out(images, picture, per_row, pitch_v, pitch_h, top, left):
-    """images (N, C, H, W) -> picture (rows, m, columns/m, C), `per_row` side by side; zeros around them."""
+def lay_out(images, pictures, down, across, pitch_v, pitch_h, top, left):
+    """images (N, C, H, W) -> pictures (K, rows, m, columns/m, C): down * across images in each, zeros around them."""
     N, C, H, W = images.shape
-    m, columns = picture.shape[1:3]
-    pixels, out, apart = images.reshape(-1), picture.reshape(-1), np.uint64(H * W)
+    _, rows, m, columns, _ = pictures.shape
+    pixels, out, apart = images.reshape(-1), pictures.reshape(-1), np.uint64(H * W)
     out[:] = 0
     for image in range(N):
-        for h in range(H):
-            row = image // per_row * pitch_v + top + h
-            for w in range(W):
-                column = image % per_row * pitch_h + left + w
-                to = np.uint64(((row * m + column % m) * columns + column // m) * C)
-                source = np.uint64(image * C * H * W + h * W + w)
-                for c in range(np.uint64(C)):
-                    out[to + c] = pixels[source + c * apart]
+        sheet, place = image // (down * across), image % (down * across)
+        for first in range(0, C, TOGETHER):
+            for h in range(H):
+                row = sheet * rows + place // across * pitch_v + top + h
+                for w in range(W):
+                    column = place % across * pitch_h + left + w
+                    to = np.uint64(((row * m + column % m) * columns + column // m) * C + first)
+                    source = np.uint64(((image * C + first) * H + h) * W + w)
+                    for c in range(np.uint64(min(TOGETHER, C - first))):
+                        out[to + c] = pixels[source + c * apart]
 
 
 @kernel
-def take_out(picture, images, bias, per_row, pitch_v, pitch_h):
-    """picture (rows, m, columns/m, C) -> images (N, C, H, W), plus the bias (C,): undoes lay_out."""
+def take_out(pictures, images, bias, down, across, pitch_v, pitch_h):
+    """pictures (K, rows, m, columns/m, C) -> images (N, C, H, W), plus the bias (C,): undoes lay_out."""
     N, C, H, W = images.shape
-    m, columns = picture.shape[1:3]
-    pixels, out, apart, together = picture.reshape(-1), images.reshape(-1), np.uint64(H * W), 16
+    _, rows, m, columns, _ = pictures.shape
+    pixels, out, apart = pictures.reshape(-1), images.reshape(-1), np.uint64(H * W)
     for image in range(N):
-        for first in range(0, C, together):  # channels whose rows stay in the cache until they are full
+        sheet, place = image // (down * across), image % (down * across)
+        for first in range(0, C, TOGETHER):
             for h in range(H):
-                row = image // per_row * pitch_v + h
+                row = sheet * rows + place // across * pitch_v + h
                 for w in range(W):
-                    column = image % per_row * pitch_h + w
+                    column = place % across * pitch_h + w
                     source = np.uint64(((row * m + column % m) * columns + column // m) * C + first)
                     to = np.uint64(((image * C + first) * H + h) * W + w)
-                    for c in range(np.uint64(min(together, C - first))):
+                    for c in range(np.uint64(min(TOGETHER, C - first))):
                         out[to + c * apart] = pixels[source + c] + bias[np.uint64(first) + c]
 
 
 @kernel
-def to_points(matrix, picture, points, first, tiles_v, tiles_h, rows, columns, strip):
-    """picture (rows, m, columns/m, C) -> points (n, n, T, C) from tile `first` on: matrix @ tile @ matrix^T for each.
+def to_points(matrix, pictures, points, tiles_v, tiles_h, rows, columns, strip):
+    """pictures (K, rows, m, columns/m, C) -> points (n, n, T, C): matrix @ tile @ matrix^T for the T tiles of them all.
 
-    rows and columns: how far those of a tile lie from its first. strip: room for n rows of the picture.
+    rows and columns: how far those of a tile lie from its first. strip: room for n rows of a picture.
     """
-    line, C = picture.shape[1] * picture.shape[2] * picture.shape[3], picture.shape[3]
-    m, n, T = picture.shape[1], points.shape[1], points.shape[2]
-    source, to = picture.reshape(-1), points.reshape(-1)
-    for v in range(tiles_v):
-        combine(matrix, source, v * m * line, rows, strip, 0, line, line)
-        for i in range(n):
-            at = (i * n * T + first + v * tiles_h) * C
-            combine(matrix, strip, i * line, columns, to, at, T * C, tiles_h * C)
+    K, height, m, _, C = pictures.shape
+    n, T, line = points.shape[1], points.shape[2], pictures[0, 0].size
+    source, to = pictures.reshape(-1), points.reshape(-1)
+    for k in range(K):
+        for v in range(tiles_v):
+            combine(matrix, source, (k * height + v * m) * line, rows, strip, 0, line, line)
+            for i in range(n):
+                at = (i * n * T + (k * tiles_v + v) * tiles_h) * C
+                combine(matrix, strip, i * line, columns, to, at, T * C, tiles_h * C)
 
 
 @kernel
-def from_points(matrix, points, picture, rows, columns, strip):
-    """points (n, n, T, C) -> picture (m * tiles down, m, tiles across, C): matrix @ values @ matrix^T for each tile."""
-    m, tiles_h, C = picture.shape[1:]
-    n, T = points.shape[1], points.shape[2]
-    source, to, line = points.reshape(-1), picture.reshape(-1), m * tiles_h * C
-    for v in range(picture.shape[0] // m):
+def from_points(matrix, points, pictures, rows, columns, strip):
+    """points (n, n, T, C) -> pictures (K, m * tiles down, m, tiles across, C): matrix @ values @ matrix^T for each."""
+    _, m, tiles_h, C = pictures.shape[1:]
+    n, T, line = points.shape[1], points.shape[2], pictures[0, 0].size
+    source, to = points.reshape(-1), pictures.reshape(-1)
+    for v in range(pictures.shape[0] * pictures.shape[1] // m):
         for i in range(n):
             at = (i * n * T + v * tiles_h) * C
             combine(matrix, source, at, columns, strip, i * line, tiles_h * C, tiles_h * C)
