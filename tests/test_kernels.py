@@ -765,19 +765,26 @@ def convolve(backend):
     backend.conv2d_weight_gradient(y, x, w.shape, window, 1)
 
 
-def test_convolution_holds_blas_at_one_thread_and_lets_go_again(backend, shared, two_blas_threads, monkeypatch):
+@pytest.mark.parametrize("method", ["im2col", "winograd"])
+def test_convolution_holds_blas_at_one_thread_and_lets_go_again(backend, shared, two_blas_threads, monkeypatch, method):
     if not hasattr(backend, "pool"):
         pytest.skip(f"the {backend.name} backend leaves BLAS alone")
-    module, seen = sys.modules[type(backend).__module__], []
+    seen = []
 
-    def spy(*arguments, original=module._by_image):
-        seen.append(blas_threads())
-        return original(*arguments)
+    def spy(work, count, cost, share=backend.pool.share):
+        share(lambda start, stop: (seen.append(blas_threads()), work(start, stop)), count, cost)
 
     before = blas_threads()
-    monkeypatch.setattr(module, "_by_image", spy)
-    convolve(backend)
-    assert len(seen) >= 3
+    monkeypatch.setattr(backend.pool, "share", spy)
+    backend.set_convolution(method)
+    try:
+        convolve(backend)
+        caller = threading.Thread(target=convolve, args=(backend,))  # another one than the first to set a limit
+        caller.start()
+        caller.join()
+    finally:
+        backend.set_convolution("auto")
+    assert len(seen) >= 6
     assert all(set(threads) == {1} for threads in seen)
     assert blas_threads() == before
 
