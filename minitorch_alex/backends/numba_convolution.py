@@ -30,7 +30,10 @@ class NumbaConvolution(Backend):
 
     def __init__(self) -> None:
         self.pool, self.scratch = ThreadPool(usable_cores()), Scratch()
-        self.winograd = Winograd(self.pool, self.scratch)
+
+    @property
+    def winograd(self) -> Winograd:
+        return Winograd(self.pool, self.scratch)
 
     @functools.cached_property
     def kernels(self) -> ModuleType:
