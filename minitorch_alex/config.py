@@ -102,6 +102,12 @@ class Config:
         "results of products have 7; weights, sums and the loss stay float32)",
         choices=["fp32", "tf32", "bf16"],
     )
+    convolution: str = _setting(
+        "auto",
+        "on the backend numba: im2col, winograd (minimal filtering, where it applies), or auto for the cheaper of the "
+        "two, layer by layer",
+        choices=["auto", "im2col", "winograd"],
+    )
     tensorboard: bool = _setting(False, "also write what TensorBoard shows, into the run's folder")
 
     def check(self) -> Config:

@@ -21,7 +21,7 @@ from .run_folder import RunFolder
 from .tensorboard import Board, check_installed
 from .trained import Trained, build, load_trained
 
-CHANGEABLE_ON_RESUME = ("data", "epochs", "backend", "precision", "workers", "tensorboard")
+CHANGEABLE_ON_RESUME = ("data", "epochs", "backend", "precision", "convolution", "workers", "tensorboard")
 OF_THE_NETWORK = ("model", "without", "activation")
 TORCHVISION = "torchvision_alexnet"  # what PyTorch's files hold
 PHOTOGRAPH = 224  # pixels of a photograph that a network made to measure sees
@@ -197,6 +197,10 @@ def assemble(
         backends.current().set_precision(config.precision)
     except ValueError as error:
         raise ConfigError(f"--precision {config.precision}: {error}") from None
+    try:
+        backends.current().set_convolution(config.convolution)
+    except ValueError as error:
+        raise ConfigError(f"--convolution {config.convolution}: {error}") from None
     config.backend = backends.current().name  # "auto" is settled: a resumed run goes on with the same one
     takes = models.MODELS[config.model].image_shape
     if dataset is None:

@@ -6,7 +6,7 @@ import threading
 import numpy as np
 import pytest
 
-from minitorch_alex import backends
+from minitorch_alex import backends, run, train
 from minitorch_alex.backends.window import Window
 
 pytest.importorskip("numba", reason="numba is not installed")
@@ -279,3 +279,24 @@ def test_scratch_arrays_lie_side_by_side():
     thread.start()
     thread.join()
     assert not np.shares_memory(elsewhere[0], a)
+
+
+def test_a_run_computes_as_it_is_told(backend, few_digits, tmp_path):
+    """And what it learns is nearly the same."""
+    learned = {}
+    for method in ("im2col", "winograd"):
+        settings = {"backend": "numba", "convolution": method, "epochs": 1, "seed": 3}
+        prepared = run.prepare_new(settings, str(tmp_path / method), None)
+        assert backends.current().convolution == method
+        images, labels = next(prepared.loader().epoch(0))
+        for _ in range(3):
+            train.take_step(prepared, images, labels)
+        learned[method] = prepared.network.conv2.weight.numpy()
+    assert (learned["im2col"] != learned["winograd"]).any()
+    np.testing.assert_allclose(learned["im2col"], learned["winograd"], atol=1e-5)
+
+
+def test_a_run_that_cannot_is_refused(few_digits, tmp_path):
+    settings = {"backend": "numpy", "convolution": "winograd"}
+    with pytest.raises(run.ConfigError, match="--convolution winograd: the numpy backend computes convolutions by"):
+        run.prepare_new(settings, str(tmp_path / "run"), None)
