@@ -15,8 +15,9 @@ filters. That is where nearly all the time goes. The formula is linear in d and 
     input gradient:    a convolution of gy with the filters turned by 180 degrees, so the same formula
     weight gradient:   gg = G^T ((A gy A^T) * (B^T d B)) G, summed over the tiles: again one matrix product per point
 
-The price is rounding: the matrices' entries differ in size, and float32 results are some ten times less exact than
-those of a sum in the plain order.
+The price is rounding: in float32, on AlexNet's layers, outputs are up to 6e-6 of the largest one off, and gradients up
+to 1e-5, where im2col's are off by up to 6e-7. And a NaN or an infinity reaches all outputs whose tiles it meets, those
+of the image beside it too, where im2col's reach only the outputs whose windows do.
 """
 
 from __future__ import annotations
