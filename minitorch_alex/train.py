@@ -25,12 +25,14 @@ from . import functional as F
 from .backends.thread_pool import usable_cores
 from .command_line import OneLineParser, printable, reported
 from .config import Config, ConfigError, add_arguments
-from .data import DataError, Loader, load
-from .estimate import estimate
+from .data import DataError, Dataset, Loader, load
+from .estimate import estimate, noise_for_imagenet
 from .nn import BatchNorm1d, BatchNorm2d
+from .profiler import profile
 from .progress import files_bar, progress_bar
 from .reference import reference_for
-from .run import PHOTOGRAPH, Run, choose_backend, prepare_new, prepare_resumed, settings
+from .run import PHOTOGRAPH, Run, Tell, assemble, choose_backend, prepare_new, prepare_resumed, settings
+from .run_folder import RunFolder
 from .summary import summary
 from .tensor import Tensor
 from .tensorboard import Board
@@ -66,6 +68,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--memory", action="store_true", help="do not train: measure the memory of a step, beside what is predicted"
     )
+    parser.add_argument(
+        "--profile", action="store_true", help="do not train: measure in which layers the time of a step goes"
+    )
     add_arguments(parser)
     given = vars(parser.parse_args(arguments))
     return reported("train", lambda: obey(given), "interrupted at once; a checkpoint, if there is one, can be resumed")
@@ -74,15 +79,18 @@ def main(arguments: list[str] | None = None) -> int:
 def obey(given: dict[str, Any]) -> int:
     """Do what the command line asks for."""
     out, resume, file = given.pop("out"), given.pop("resume"), given.pop("config")
-    only_estimate, only_memory = given.pop("estimate"), given.pop("memory")
-    if (only_estimate or only_memory) and (resume or out):
-        raise ConfigError("--estimate and --memory train nothing, so --resume and --out do not go with them")
+    only_estimate, only_memory, only_profile = (given.pop(name) for name in ("estimate", "memory", "profile"))
+    if (only_estimate or only_memory or only_profile) and (resume or out):
+        raise ConfigError("--estimate, --memory and --profile train nothing: --resume and --out do not go with them")
     if only_memory:
         print(memory_of_a_step(settings(given, file)))
         return 0
     with files_bar("looking at the photographs") as tell:
         if only_estimate:
             print(estimate(settings(given, file), take_step, tell))
+            return 0
+        if only_profile:
+            print(profile_of_a_step(settings(given, file), tell))
             return 0
         if resume is None:
             run = prepare_new(given, out, file, tell)
@@ -143,13 +151,16 @@ def take_step(run: Run, images: numpy.ndarray, labels: numpy.ndarray) -> float:
     """One step of gradient descent on a batch. Returns the loss before it."""
     philox.set_step(run.progress.step)
     run.optimizer.zero_grad()
-    x = Tensor(images)
-    if x.backend.precision == "bf16":
-        x = x.to("bfloat16")
-    loss = F.cross_entropy(run.network(x), labels)
+    loss = F.cross_entropy(run.network(at_precision(images)), labels)
     loss.backward()
     run.optimizer.step()
     return loss.item()  # the one place where a GPU would be waited for
+
+
+def at_precision(images: numpy.ndarray) -> Tensor:
+    """The images as the network is to see them in training."""
+    x = Tensor(images)
+    return x.to("bfloat16") if x.backend.precision == "bf16" else x
 
 
 def train_epoch(run: Run, loader: Loader, stop: StopRequest) -> bool:
@@ -233,6 +244,28 @@ def memory_of_a_step(config: Config) -> str:
         raise ConfigError(f"--memory: {error}") from None
     C, H, W = shape
     return f"{config.model}, {classes:,} classes, {config.batch_size} images of {C} x {H} x {W}\n{told}"
+
+
+def profile_of_a_step(config: Config, tell: Tell) -> str:
+    """--profile. Of the first batch, again and again, so that no step waits for images. Nothing is written."""
+    run = assemble(config, RunFolder.unused(config.data), tell, dataset=noise_where_absent(config))
+    set_training_mode(run)
+    images, labels = next(run.loader().epoch(0))
+    try:
+        told = profile(run.network, run.optimizer, at_precision(images), labels)
+    except MemoryError as error:
+        raise ConfigError(
+            f"--batch-size {config.batch_size}: the memory does not suffice ({error}); a smaller one needs less"
+        ) from None
+    machine = f"{processor()}, {usable_cores()} cores"
+    return f"{config.model} on {run.dataset.name}, backend {run.backend_note}\n{machine}\n{told}"
+
+
+def noise_where_absent(config: Config) -> Dataset | None:
+    """Where the photographs of a network for photographs are not there, noise, with which it has as much to do."""
+    takes = models.MODELS[config.model].image_shape
+    absent = config.data not in ("digits", "cifar10") and not Path(config.data).exists()
+    return noise_for_imagenet(takes[1]) if absent and takes else None
 
 
 # -- telling and stopping -------------------------------------------------------

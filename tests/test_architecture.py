@@ -34,6 +34,8 @@ HOUSE = [
     "backends.cuda_on_cpu_backend backends.cupy_backend",
     "backends",
     "array_box",
+    "clock",
+    "peak",
     # floor 2: the tape
     "tensor",
     # floor 3: every differentiable operation
@@ -47,7 +49,7 @@ HOUSE = [
     "init",
     "nn",
     "gradcheck optim watch",
-    "lsuv",
+    "lsuv profiler",
     "data.augmentation data.colour data.statistics",
     "data.dataset",
     "data.digits data.cifar10 data.loader data.photographs",
