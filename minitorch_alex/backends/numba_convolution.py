@@ -15,21 +15,21 @@ from types import ModuleType
 import numpy
 
 from .array_module import Array
+from .numba_products import NumbaProducts
 from .numba_winograd import Winograd
-from .numpy_backend import Backend
 from .scratch import Scratch
-from .thread_pool import ThreadPool, usable_cores
 from .window import Window
 
 CACHE_BYTES = 512 * 1024  # for one thread's column buffer: half of a common second-level cache
 COLUMN_COST = 20  # multiplications that take as long as making one element of the columns
 
 
-class NumbaConvolution(Backend):
+class NumbaConvolution(NumbaProducts):
     """The part of the numba backend in which filters slide over images."""
 
     def __init__(self) -> None:
-        self.pool, self.scratch = ThreadPool(usable_cores()), Scratch()
+        super().__init__()
+        self.scratch = Scratch()
 
     @property
     def winograd(self) -> Winograd:

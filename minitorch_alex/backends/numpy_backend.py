@@ -23,7 +23,11 @@ __all__ = ["BACKEND", "Backend", "Window"]
 class Backend(NumpyWindows, NumpyNormalization):
     """NumPy, and the kernels."""
 
-    # -- ReLU -----------------------------------------------------------------
+    # -- products, ReLU -------------------------------------------------------
+    def matrix_product(self, a: Array, b: Array) -> Array:
+        """a (M, K) @ b (K, N)."""
+        return a @ b
+
     def relu(self, x: Array) -> Array:
         """max(x, 0); NaN stays NaN."""
         return self.xp.maximum(x, 0)

@@ -10,10 +10,8 @@ Letters: C channels, H x W pixels, P x Q outputs, m x m outputs of a tile, n x n
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
-# Terms may be fused and reordered, and products with a zero of the matrices left out.
-kernel = njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract", "reassoc", "nsz", "nnan", "ninf"})
+from .numba_compiler import fast_kernel as kernel
 
 TOGETHER = 16  # channels transposed at a time: a cache line of a picture
 
