@@ -130,11 +130,10 @@ def _can_be_held(dtype: numpy.dtype) -> bool:
 
 def checked_numbers(array: Any) -> Any:
     """The array, if it holds what a tensor can hold; in the machine's own byte order."""
-    if not _can_be_held(array.dtype):
-        raise TypeError(
-            f"a tensor holds float32, float64, whole numbers or booleans, not {array.dtype}: {repr(array)[:60]}"
-        )
-    return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
+    dtype = array.dtype
+    if not _can_be_held(dtype):
+        raise TypeError(f"a tensor holds float32, float64, whole numbers or booleans, not {dtype}: {repr(array)[:60]}")
+    return array if dtype.isnative else array.astype(dtype.newbyteorder("="))
 
 
 def explain(name: str, inputs: Any, settings: Any, error: Exception) -> None:

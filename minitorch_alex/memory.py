@@ -23,10 +23,10 @@ from . import functional as F
 from .models import ImageShape
 from .nn import Module
 from .optim import SGD
-from .tensor import Tensor, ancestors
+from .tensor import OnTape, Tensor, ancestors
 
 MEBIBYTE = 1024**2
-M_MMAP_THRESHOLD = -3  # glibc's malloc.h
+M_MMAP_THRESHOLD, M_MMAP_MAX = -3, -4  # glibc's malloc.h
 IN_A_NEW_PROCESS = """
 import json, sys
 from minitorch_alex.memory import measure
@@ -84,14 +84,15 @@ def _moments(network: Module, input_shape: tuple[int, ...], images: int, batch_s
 
     But the buffers are those of a whole batch, which do not lie on a straight line.
 
-    An array that the tape keeps is alive until backward() has passed the oldest operation that holds it: the one whose
-    value it is, or one whose gradient functions mention it. An operation's gradient is alive from the moment when the
-    first of those computed from it is passed until it is passed itself; a weight's stays.
+    The tape keeps the arrays that gradient functions mention: each until backward() has passed the oldest operation
+    that has such a function. An operation's gradient is alive from the moment when the first of those computed from it
+    is passed until it is passed itself; a weight's stays.
     """
     batch = Tensor(numpy.zeros((images, *input_shape), "float32"))
     loss = F.cross_entropy(network(batch), numpy.zeros(images, "int64"))
     tape = sorted(ancestors(loss), key=lambda t: t.born)
-    columns = {t: _column_buffers(t, batch_size) for t in tape if t.made_by == "conv2d"}
+    xp = batch.backend
+    columns = {t: _column_buffers(xp, t, batch_size) for t in tape if t.made_by == "conv2d"}
     kept_by_threads = max((for_good for for_good, _ in columns.values()), default=0)
     weights = {id(_whole(p.data)): p.data.nbytes for p in network.parameters()}
     trained = [p.data.nbytes for p in network.parameters() if p.requires_grad]
@@ -99,8 +100,8 @@ def _moments(network: Module, input_shape: tuple[int, ...], images: int, batch_s
 
     kept: dict[int, tuple[int, int]] = {}  # by array: the place on the tape of its oldest holder, and bytes
     for place, t in reversed(list(enumerate(tape))):
-        held = [t.data, *(value for _, gradient_of in t.edges or () for value in _mentioned(gradient_of).values())]
-        for array in (_whole(value) for value in held if hasattr(value, "nbytes")):
+        mentioned = [value for _, gradient_of in t.edges or () for value in _mentioned(gradient_of).values()]
+        for array in (_whole(value) for value in mentioned if hasattr(value, "nbytes")):
             if id(array) not in counted_elsewhere:
                 kept[id(array)] = place, array.nbytes
 
@@ -110,14 +111,18 @@ def _moments(network: Module, input_shape: tuple[int, ...], images: int, batch_s
         return Moment(name, *always, still_kept, gradients, buffers + kept_by_threads)
 
     yield moment("the end of the forward pass", len(tape), 0, 0)
-    gradients = {loss: loss.data.nbytes}
+    gradients = {tape[-1]: _bytes(loss)}
     for place, t in reversed(list(enumerate(tape))):
         if t.edges:
-            gradients.update({parent: parent.data.nbytes for parent, _ in t.edges})
+            gradients.update({parent: _bytes(parent) for parent, _ in t.edges})
             yield moment(f"the gradient of {t.made_by}", place, sum(gradients.values()), columns.get(t, (0, 0))[1])
             del gradients[t]
     largest = max(trained, default=0)  # `p.data + v` is there before the old p.data goes
     yield moment("the optimizer's step", -1, sum(trained), largest)
+
+
+def _bytes(t: OnTape) -> int:
+    return math.prod(t.shape) * t.dtype.itemsize
 
 
 def _mentioned(function: Callable) -> dict[str, Any]:
@@ -134,16 +139,15 @@ def _whole(array: Any) -> Any:
     return array
 
 
-def _column_buffers(conv: Tensor, images: int) -> tuple[int, int]:
+def _column_buffers(xp: backends.Backend, conv: OnTape, images: int) -> tuple[int, int]:
     """Bytes that a convolution of so many images needs in its gradients: (kept by the backend for good, passing)."""
     known: dict[str, Any] = {}
     for _, gradient_of in conv.edges or ():
         known.update(_mentioned(gradient_of))
     if "w" not in known:  # only the bias is trained
         return 0, 0
-    w, groups, output = known["w"], known["groups"], conv.data[0]
-    columns = groups * math.prod(w.shape[1:]) * math.prod(output.shape[1:]) * output.itemsize
-    return conv.backend.conv2d_buffers(images, columns, output.nbytes, w.nbytes, groups)
+    x, y, w = (images, *known["x"].shape[1:]), (images, *conv.shape[1:]), known["w"].shape
+    return xp.conv2d_buffers(x, y, w, known["window"], known["groups"], conv.dtype)
 
 
 # -- measured -------------------------------------------------------------------
@@ -176,9 +180,14 @@ def measure(
     where the system does not tell.
     """
     backends.use(backend)
-    held = OfTheGPU() if backends.current().has_own_memory else OfTheProcess()
+    xp = backends.current()
+    xp.prepare()
+    held = OfTheGPU() if xp.has_own_memory else OfTheProcess()
     tiny = models.build("alexnet_small", 2, (3, 16, 16))
-    _step(tiny, _optimizer(tiny), (3, 16, 16), 2)
+    for method in ("winograd", "auto"):
+        with suppress(ValueError):  # most backends have one method only
+            xp.set_convolution(method)
+        _step(tiny, _optimizer(tiny), (3, 16, 16), 2)
     before = held.now()
     C, H, W = image_shape  # JSON has made a list of it
     network = models.build(model, classes, (C, H, W))
@@ -225,10 +234,13 @@ def give_back_freed_memory() -> None:
     """Have the C library give every freed array of 4 MiB or more back to the system at once.
 
     glibc by itself raises this limit to the size of what was freed, up to 32 MiB, and then keeps a step's arrays in
-    stock, in pieces: alexnet at batch 8 then takes 960 MiB instead of 880. Other C libraries are left as they are.
+    stock, in pieces; and so it does, without a limit, when the backend numba trains (backends/host_memory.py). What is
+    in stock is not what the step needs. Other C libraries are left as they are.
     """
     with suppress(OSError, AttributeError, TypeError):
-        ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, 4 * MEBIBYTE)
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(M_MMAP_MAX, 65536)  # pieces, which is what glibc begins with
+        mallopt(M_MMAP_THRESHOLD, 4 * MEBIBYTE)
 
 
 def _optimizer(network: Module) -> SGD:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy
@@ -35,20 +35,23 @@ class Buffer(Tensor):
 
 
 class _Calling(threading.local):
-    """Whether this thread is inside a network's forward pass already."""
+    """Whether this thread is inside a network's forward pass; and that network, until its modules know their paths."""
 
     inside = False
+    unnamed: Module | None = None
 
 
 _call = _Calling()
 
 
-def _flattened(name: str, value: Any) -> Iterator[tuple[str, Any]]:
-    if isinstance(value, (list, tuple, dict)):
-        for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
-            yield from _flattened(f"{name}.{key}", inner)
-    else:
-        yield name, value
+def _flattened(prefix: str, pairs: Iterable[tuple[Any, Any]]) -> Iterator[tuple[str, Any]]:
+    """The (name, value) pairs with the prefix before each name, and what is in a list, tuple or dict in its place."""
+    for name, value in pairs:
+        if isinstance(value, (list, tuple, dict)):
+            inside = value.items() if isinstance(value, dict) else enumerate(value)
+            yield from _flattened(f"{prefix}{name}.", inside)
+        else:
+            yield f"{prefix}{name}", value
 
 
 class Module:
@@ -59,7 +62,20 @@ class Module:
         def __getattr__(self, name: str) -> Any: ...
 
     training = True
-    path = ""  # where it stands in the network, such as "features.conv1": names its dropout masks and its errors
+    _path = ""
+
+    @property
+    def path(self) -> str:
+        """Where it stands in the network being called, such as "features.conv1": names its dropout masks and errors."""
+        if _call.unnamed is not None:  # the first in this forward pass to ask
+            for path, module in _call.unnamed.named_modules():
+                module._path = path
+            _call.unnamed = None
+        return self._path
+
+    @path.setter
+    def path(self, path: str) -> None:
+        self._path = path
 
     def forward(self, *inputs: Any) -> Any:
         """What it computes. Called by calling the module."""
@@ -68,13 +84,11 @@ class Module:
     def __call__(self, *inputs: Any) -> Any:
         if _call.inside:
             return self._named_forward(*inputs)
-        for name, module in self.named_modules():
-            module.path = name
-        _call.inside = True
+        _call.inside, _call.unnamed = True, self
         try:
             return self._named_forward(*inputs)
         finally:
-            _call.inside = False
+            _call.inside, _call.unnamed = False, None
 
     def _named_forward(self, *inputs: Any) -> Any:
         try:
@@ -88,8 +102,7 @@ class Module:
     # -- what it is made of ---------------------------------------------------
     def members(self) -> Iterator[tuple[str, Any]]:
         """(name, value) of every attribute in definition order, lists and dicts flattened to name.0, name.key, ..."""
-        for name, value in vars(self).items():
-            yield from _flattened(name, value)
+        return _flattened("", vars(self).items())
 
     def named_modules(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
         """This module and every one inside it, by path."""
@@ -214,7 +227,7 @@ class Sequential(Module):
 
     def layers(self) -> list[Module]:
         """The modules in order."""
-        return list(self.named_layers().values())
+        return [layer for _, layer in self.members() if isinstance(layer, Module)]
 
     def forward(self, x: Any) -> Any:
         for layer in self.layers():

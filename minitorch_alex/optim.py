@@ -11,6 +11,11 @@ import numpy
 from .nn import Parameter
 from .tensor import Tensor
 
+SETTINGS_OF_A_STEP = {
+    "torch": ("lr", "momentum", "weight_decay", "dampening", "nesterov"),
+    "paper": ("lr", "momentum", "weight_decay"),
+}
+
 
 class SGD:
     """Stochastic gradient descent with momentum.
@@ -72,19 +77,14 @@ class SGD:
         for group in self.param_groups:
             if group["lr"] == 0:
                 continue
+            settings = [group[name] for name in SETTINGS_OF_A_STEP[group["form"]]]
             for p in group["params"]:
-                if p.grad is not None:
-                    (self._paper_step if group["form"] == "paper" else self._torch_step)(p, p.grad.data, group)
-
-    def _torch_step(self, p: Parameter, g: Any, group: dict[str, Any]) -> None:
-        settings = (group[name] for name in ("lr", "momentum", "weight_decay", "dampening", "nesterov"))
-        p.data, v = p.backend.sgd_torch(p.data, g, self.velocity.get(p), *settings)
-        if v is not None:
-            self.velocity[p] = v
-
-    def _paper_step(self, p: Parameter, g: Any, group: dict[str, Any]) -> None:
-        settings = (group[name] for name in ("lr", "momentum", "weight_decay"))
-        p.data, self.velocity[p] = p.backend.sgd_paper(p.data, g, self.velocity.get(p), *settings)
+                if p.grad is None:
+                    continue
+                move = p.backend.sgd_paper if group["form"] == "paper" else p.backend.sgd_torch
+                p.data, v = move(p.data, p.grad.data, self.velocity.get(p), *settings)
+                if v is not None:
+                    self.velocity[p] = v
 
     def state_dict(self) -> dict[str, numpy.ndarray]:
         """The velocities as NumPy arrays by the parameters' number, in the order in which they were given."""

@@ -20,8 +20,8 @@ from . import backends
 from .array_box import ArrayBox, checked_numbers, explain, number_type
 from .backends.number_types import is_floating, wide
 
-Edges = tuple[tuple["Tensor", Callable], ...]
 _births = itertools.count()
+_quietly = numpy.errstate(all="ignore")  # a decorator: infinities and NaNs are values like others, as in PyTorch
 
 
 class _Recording(threading.local):
@@ -44,14 +44,28 @@ def no_grad() -> Iterator[None]:
         _recording.on = before
 
 
+class Node:
+    """A computed tensor as the tape knows it: where its gradient goes, and of its array only shape and dtype.
+
+    The array itself lives no longer than somebody needs it: a variable of yours, or a gradient function.
+    """
+
+    __slots__ = ("born", "dtype", "edges", "made_by", "shape")
+
+    def __init__(self, t: Tensor, made_by: str, edges: Edges) -> None:
+        self.born, self.shape, self.dtype = t.born, t.data.shape, t.data.dtype
+        self.made_by = made_by
+        self.edges: Edges | None = edges  # None once backward() has followed them
+
+
 class Tensor(ArrayBox):
-    """An array, the backend that owns it, and the edges back to the tensors it was computed from.
+    """An array, the backend that owns it, and its node on the tape if it was computed from others.
 
     `Tensor(array)` wraps the array without copying; `tensor(...)` is the friendly way to make one. Operators and
     methods (`x + y`, `x.sum()`, `x[0]`) are the functions of `minitorch_alex.functional`; methods.py there lists them.
     """
 
-    __slots__ = ("born", "edges", "grad", "made_by", "requires_grad")
+    __slots__ = ("born", "grad", "node", "requires_grad")
 
     def __init__(self, data: Any, *, backend: backends.Backend | None = None, requires_grad: bool = False) -> None:
         self.backend = backend or backends.current()
@@ -65,10 +79,20 @@ class Tensor(ArrayBox):
             )
         self.requires_grad = requires_grad
         self.grad: Tensor | None = None  # only ever set on leaves
-        self.edges: Edges | None = ()  # (input, its gradient function), ...
-        self.made_by = "leaf"
+        self.node: Node | None = None  # a leaf needs none: it stands on the tape itself
         self.born = next(_births)  # inputs are always older than outputs
 
+    @property
+    def made_by(self) -> str:
+        """The name of the operation that computed it, or "leaf"."""
+        return self.node.made_by if self.node else "leaf"
+
+    @property
+    def edges(self) -> Edges | None:
+        """(input on the tape, its gradient function), ... None once backward() has followed them."""
+        return self.node.edges if self.node else ()
+
+    @_quietly
     def backward(self, gradient: Any = None) -> None:
         """Add d(self)/d(leaf), weighted by `gradient`, to `.grad` of every leaf that requires one.
 
@@ -79,17 +103,16 @@ class Tensor(ArrayBox):
         """
         gradients = {self.born: _first_gradient(self, gradient)}
         by_age = sorted(ancestors(self), key=lambda t: t.born)
-        with numpy.errstate(all="ignore"):  # infinities and NaNs are values like others
-            while by_age:
-                youngest = by_age.pop()
-                g = gradients.pop(youngest.born)
-                if youngest.made_by == "leaf":
-                    youngest.grad = _sum_of(youngest.grad, g, youngest.backend)
-                    continue
-                for parent, gradient_of in _take_edges(youngest):
-                    part = _passed_on(youngest, parent, gradient_of, g)
-                    known = gradients.get(parent.born)
-                    gradients[parent.born] = part if known is None else known + part
+        while by_age:
+            youngest = by_age.pop()
+            g = gradients.pop(youngest.born)
+            if isinstance(youngest, Tensor):  # a leaf
+                youngest.grad = _sum_of(youngest.grad, g, youngest.backend)
+                continue
+            for parent, gradient_of in _take_edges(youngest):
+                part = _passed_on(youngest, parent, gradient_of, g)
+                known = gradients.get(parent.born)
+                gradients[parent.born] = part if known is None else known + part
 
     def detach(self) -> Tensor:
         """The same array without its history."""
@@ -119,6 +142,10 @@ class Tensor(ArrayBox):
         )
 
     __hash__ = object.__hash__  # == compares elements, as in NumPy; identity still decides in dicts and sets
+
+
+OnTape = Tensor | Node  # a leaf as it is, a computed tensor as its node
+Edges = tuple[tuple[OnTape, Callable], ...]
 
 
 def _new_leaf(kind: type[Tensor], data: Any, backend: backends.Backend, requires_grad: bool) -> Tensor:
@@ -157,15 +184,14 @@ def op(function: Callable) -> Callable[..., Tensor]:
     gradient. Those of inputs that need none are never called, and what only they mention is freed at once.
     Inputs may also be plain numbers, which stay what they are, and None.
     """
-    name = function.__name__.strip("_")
+    name, compute = function.__name__.strip("_"), _quietly(function)
 
     @functools.wraps(function)
     def on_tensors(*inputs: Any, **settings: Any) -> Tensor:
         xp = common_backend(name, inputs)
         try:
             arrays = [t.data if isinstance(t, Tensor) else _plain(xp, t) for t in inputs]
-            with numpy.errstate(all="ignore"):  # infinities and NaNs are values like others, as in PyTorch
-                value, gradients = function(xp, *arrays, **settings)
+            value, gradients = compute(xp, *arrays, **settings)
         except (ValueError, TypeError, IndexError, AttributeError, OverflowError) as error:
             explain(name, inputs, settings, error)
             raise
@@ -173,7 +199,7 @@ def op(function: Callable) -> Callable[..., Tensor]:
         if _recording.on:
             edges = _edges_that_count(name, inputs, gradients)
             if edges:
-                out.requires_grad, out.edges, out.made_by = True, edges, name
+                out.requires_grad, out.node = True, Node(out, name, edges)
         return out
 
     return on_tensors
@@ -194,9 +220,10 @@ def common_backend(name: str, inputs: tuple[Any, ...]) -> backends.Backend:
 
 
 # -- what backward() and op() ask for -------------------------------------------
-def ancestors(t: Tensor) -> set[Tensor]:
+def ancestors(t: Tensor) -> set[OnTape]:
     """`t` and everything that its gradient flows to. Refuses a graph of which a part is already used up."""
-    seen, stack = {t}, [t]
+    start = t.node or t
+    seen, stack = {start}, [start]
     while stack:
         child = stack.pop()
         if child.edges is None:
@@ -211,14 +238,14 @@ def ancestors(t: Tensor) -> set[Tensor]:
     return seen
 
 
-def _take_edges(t: Tensor) -> Edges:
-    edges, t.edges = t.edges, None
+def _take_edges(node: Node) -> Edges:
+    edges, node.edges = node.edges, None
     if edges is None:
-        raise RuntimeError(f"another thread's backward() has consumed {t.made_by} meanwhile")
+        raise RuntimeError(f"another thread's backward() has consumed {node.made_by} meanwhile")
     return edges
 
 
-def _passed_on(child: Tensor, parent: Tensor, gradient_of: Callable, g: Any) -> Any:
+def _passed_on(child: Node, parent: OnTape, gradient_of: Callable, g: Any) -> Any:
     """The parent's share of the gradient g of its child."""
     try:
         return _shaped_like(parent, gradient_of(g), g)
@@ -227,16 +254,16 @@ def _passed_on(child: Tensor, parent: Tensor, gradient_of: Callable, g: Any) -> 
         raise
 
 
-def _shaped_like(parent: Tensor, part: Any, g: Any) -> Any:
+def _shaped_like(parent: OnTape, part: Any, g: Any) -> Any:
     """`part`, computed from g, with the parent's shape and dtype: the copies that broadcasting made are added up."""
-    shape = parent.data.shape
+    shape = parent.shape
     if part.shape != shape:
         extra = part.ndim - len(shape)
         axes = [*range(extra), *(i + extra for i, n in enumerate(shape) if n == 1 and part.shape[i + extra] != 1)]
         part = part.sum(axis=tuple(axes), keepdims=True, dtype=wide(part.dtype)).reshape(shape)
-    if part.dtype != parent.data.dtype:
-        part = part.astype(parent.data.dtype)
-    if parent.made_by == "leaf" and (part is g or part.base is not None):
+    if part.dtype != parent.dtype:
+        part = part.astype(parent.dtype)
+    if isinstance(parent, Tensor) and (part is g or part.base is not None):
         part = part.copy()  # a leaf's gradient is its own: somebody may scale it in place
     return part
 
@@ -258,7 +285,7 @@ def _first_gradient(t: Tensor, gradient: Any) -> Any:
                 f"backward() from shape {t.shape} needs a gradient of that shape; "
                 "only from a single number is it 1 by default (reduce with .sum() or .mean(), or pass one)"
             )
-        gradient = t.backend.ones_like(t.data)
+        return t.backend.ones(t.shape, t.dtype)
     common_backend("backward", (t, gradient))
     try:
         array = (gradient if isinstance(gradient, Tensor) else Tensor(gradient, backend=t.backend)).data
@@ -270,13 +297,18 @@ def _first_gradient(t: Tensor, gradient: Any) -> Any:
 
 
 def _edges_that_count(name: str, inputs: tuple[Any, ...], gradients: tuple[Callable | None, ...]) -> Edges:
-    """(input, its gradient function) for those inputs that require a gradient."""
+    """(input on the tape, its gradient function) for those inputs that require a gradient."""
     if len(gradients) != len(inputs):
         raise TypeError(f"{name}: takes {len(gradients)} inputs, by position, and was given {len(inputs)}")
-    edges = [(t, g) for t, g in zip(inputs, gradients, strict=True) if isinstance(t, Tensor) and t.requires_grad]
-    if any(g is None for _, g in edges):
-        raise TypeError(f"{name}: there is no gradient for one of the inputs that require it; detach() it first")
-    return tuple(edges)  # type: ignore[arg-type]
+    edges: Edges = ()
+    for t, g in zip(inputs, gradients, strict=True):
+        if isinstance(t, Tensor) and t.requires_grad:
+            if g is None:
+                raise TypeError(
+                    f"{name}: there is no gradient for one of the inputs that require it; detach() it first"
+                )
+            edges += ((t.node or t, g),)
+    return edges
 
 
 def _plain(xp: backends.Backend, value: Any) -> Any:

@@ -171,13 +171,18 @@ def test_bits_do_not_depend_on_who_else_computes(backend, threads, method):
     assert found == {i: [True] * 3 for i in range(4)}
 
 
-def test_memory_does_not_grow_with_the_batch(backend):
+@pytest.mark.parametrize("sizes", [(1, 16, 24, 13, 13, 3, 1, (1, 1)), (2, 3, 5, 43, 40, 11, 4, (2, 2))])
+def test_memory_does_not_grow_with_the_batch(backend, threads, sizes):
+    """And is as much as it says."""
     backend.set_convolution("winograd")
     held = []
-    for N in (64, 256):
-        backend.winograd.scratch.memory = np.empty(0, "uint8")
-        passes(backend, *problem(N, 1, 16, 16, 13, 13, 3, padding=(1, 1), dtype="float32"))
-        held.append(backend.winograd.scratch.memory.nbytes)
+    for N in (40, 80):
+        backend.scratch.memory = np.empty(0, "uint8")
+        x, w, window, groups, bias, gy = problem(N, *sizes, dtype="float32")
+        passes(backend, x, w, window, groups, bias, gy)
+        held.append(backend.scratch.memory.nbytes)
+        kept, _ = backend.conv2d_buffers(x.shape, gy.shape, w.shape, window, groups, x.dtype)
+        assert kept == pytest.approx(threads * held[-1], rel=0.01)
     assert held[0] == held[1] > 0
 
 
@@ -199,7 +204,7 @@ def chosen(backend, monkeypatch, N, *sizes, **more):
     """The methods by which the passes are computed."""
     x, w, window, G, _, gy = problem(N, *sizes, **more)
     filters = (G, w.shape[0] // G, *w.shape[1:])
-    return "winograd" if backend._filters_minimally(x.shape, filters, gy, window) else "im2col"
+    return "winograd" if backend._filters_minimally(x.shape, filters, gy.shape, window, x.dtype) else "im2col"
 
 
 def test_the_cheaper_method_is_chosen(backend, monkeypatch):

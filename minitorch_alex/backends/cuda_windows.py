@@ -9,7 +9,7 @@ import numpy
 from .array_module import Array
 from .cuda_launcher import CudaLauncher
 from .number_types import wide
-from .window import Window
+from .window import Shape, Window
 
 COLUMN_BYTES = 1 << 30  # for the columns of a convolution: as many images at a time as these hold
 
@@ -89,9 +89,13 @@ class CudaWindows(CudaLauncher):
                 parts[g] += self._rows(gy[i:j], g, F) @ columns[g * K : (g + 1) * K].reshape(K, -1).T
         return gw
 
-    def conv2d_buffers(self, images: int, columns: int, output: int, weight: int, groups: int) -> tuple[int, int]:
+    def conv2d_buffers(
+        self, x: Shape, y: Shape, w: Shape, window: Window, groups: int, dtype: numpy.dtype
+    ) -> tuple[int, int]:
         """The columns of as many images as COLUMN_BYTES hold, and one group's outputs in the same order."""
-        return 0, min(images, _images_at_a_time(columns)) * (columns + output // groups)
+        columns = x[1] * math.prod(window.kernel) * math.prod(y[2:]) * dtype.itemsize
+        output = math.prod(y[1:]) * dtype.itemsize
+        return 0, min(x[0], _images_at_a_time(columns)) * (columns + output // groups)
 
     def _chunks(self, shape: tuple[int, ...], y: Array, window: Window) -> list[tuple[int, int]]:
         """(first, last + 1) of the images whose columns are made at a time."""

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
+from types import ModuleType
+
 import numpy
 
 from .. import philox
+from . import host_memory
 from .array_module import Array
 from .numba_convolution import NumbaConvolution
 from .window import Window
+
+# What a kernel does with one element of the larger array takes as long as so many multiply-adds of a matrix product.
+PASSED, SPREAD, POOLED, NORMALISED, MASKED, EXPONENTIATED = 10, 20, 60, 70, 90, 240
 
 
 class NumbaBackend(NumbaConvolution):
@@ -20,97 +28,149 @@ class NumbaBackend(NumbaConvolution):
         threads = self.pool.threads
         return f"NumPy arrays, kernels compiled by Numba, {threads} thread{'s' if threads > 1 else ''}"
 
+    @functools.cached_property
+    def kernels(self) -> ModuleType:
+        """The compiled kernels; whoever needs them has arrays that come and go."""
+        host_memory.keep_freed_memory()
+        return super().kernels
+
     def prepare(self) -> None:
         _ = self.kernels
 
-    # -- ReLU ---------------------------------------------------------------
+    def give_back(self) -> None:
+        host_memory.give_back_freed_memory()
+
+    # -- element by element -----------------------------------------------------
     def relu(self, x: Array) -> Array:
         return self._elementwise(self.kernels.relu, x)
 
     def relu_gradient(self, gy: Array, y: Array) -> Array:
         return self._elementwise(self.kernels.relu_gradient, gy, y)
 
-    def _elementwise(self, kernel, *arrays: Array) -> Array:
-        """kernel(*inputs, output) over slices of the flattened arrays."""
+    def _elementwise(self, kernel: Callable, *arrays: Array, settings: tuple = ()) -> Array:
+        """kernel(*inputs, output, *settings) over slices of the flattened arrays."""
         out = numpy.empty(arrays[0].shape, arrays[0].dtype)
-        flat = [numpy.ascontiguousarray(a).reshape(-1) for a in (*arrays, out)]
-        self.pool.share(lambda start, stop: kernel(*(a[start:stop] for a in flat)), out.size, out.size)
+        flat = [a.ravel() for a in (*arrays, out)]
+        self.pool.share(
+            lambda start, stop: kernel(*(a[start:stop] for a in flat), *settings), out.size, PASSED * out.size
+        )
         return out
 
-    # -- pooling ------------------------------------------------------------
+    # -- convolution's bias -------------------------------------------------------
+    def channel_sums(self, gy: Array) -> Array:
+        """In float64, one channel after the other, so the number of threads does not matter."""
+        N, F, P, Q = gy.shape
+        images, sums = numpy.ascontiguousarray(gy).reshape(N, F, P * Q), numpy.empty(F)
+        self.pool.share(
+            lambda start, stop: self.kernels.channel_sums(images, sums[start:stop], start), F, PASSED * gy.size
+        )
+        return sums.astype(gy.dtype)
+
+    # -- pooling ------------------------------------------------------------------
     def max_pool2d(self, x: Array, window: Window) -> tuple[Array, Array]:
-        x = numpy.ascontiguousarray(x)
-        shape = (*x.shape[:2], *window.output_size(*x.shape[2:]))
-        y, winner = numpy.empty(shape, x.dtype), numpy.empty(shape, "int32")
-
-        def work(start: int, stop: int) -> None:
-            self.kernels.max_pool2d(
-                x[start:stop], y[start:stop], winner[start:stop],
-                *window.kernel, *window.stride, *window.padding, *window.dilation,
-            )  # fmt: skip
-
-        self.pool.share(work, len(x), y.size * window.kernel[0] * window.kernel[1])
+        P, Q = window.output_size(*x.shape[2:])
+        taps = window.kernel[0] * window.kernel[1]
+        y = numpy.empty((*x.shape[:2], P, Q), x.dtype)
+        winner = numpy.empty(y.shape, "int8" if taps <= 128 else "int32")  # the tape keeps it
+        self._pool(self.kernels.max_pool2d, (x, y, winner), window, POOLED * x.size)
         return y, winner
 
     def max_pool2d_gradient(self, gy: Array, winner: Array, shape: tuple[int, ...], window: Window) -> Array:
-        gy = numpy.ascontiguousarray(gy)
         gx = numpy.empty(shape, gy.dtype)
-
-        def work(start: int, stop: int) -> None:
-            self.kernels.max_pool2d_gradient(
-                gy[start:stop], winner[start:stop], gx[start:stop],
-                window.kernel[1], *window.stride, *window.padding, *window.dilation,
-            )  # fmt: skip
-
-        self.pool.share(work, len(gx), gx.size)
+        self._pool(self.kernels.max_pool2d_gradient, (gy, winner, gx), window, SPREAD * gx.size)
         return gx
 
-    # -- local response normalisation -----------------------------------------
+    def _pool(self, kernel: Callable, arrays: tuple[Array, ...], window: Window, cost: float) -> None:
+        """kernel(*arrays, *window) over slices of the N*C channels of all images."""
+        sizes = (*window.kernel, *window.stride, *window.padding, *window.dilation)
+        count = arrays[0].shape[0] * arrays[0].shape[1]
+        flat = [numpy.ascontiguousarray(a).reshape(count, *a.shape[2:]) for a in arrays]
+        self.pool.share(lambda start, stop: kernel(*(a[start:stop] for a in flat), *sizes), count, cost)
+
+    # -- local response normalisation -----------------------------------------------
     def local_response_norm(self, x: Array, size: int, alpha: float, beta: float, k: float) -> tuple[Array, Array]:
         x = numpy.ascontiguousarray(x)
         y, scale = numpy.empty_like(x), numpy.empty_like(x)
-        flat = (x.shape[0], x.shape[1], x[0, 0].size if x.size else 0)
-        images, out, sums = x.reshape(flat), y.reshape(flat), scale.reshape(flat)
-        number = x.dtype.type  # scalars of the arrays' own type, so that a kernel is compiled once for each
-
-        def work(start: int, stop: int) -> None:
-            self.kernels.local_response_norm(
-                images[start:stop], out[start:stop], sums[start:stop],
-                size // 2, (size - 1) // 2, number(alpha / size), number(beta), number(k),
-            )  # fmt: skip
-
-        self.pool.share(work, len(images), x.size * size)
+        settings = (size // 2, (size - 1) // 2, *_as(x, alpha / size, beta, k))
+        self._across_channels(self.kernels.local_response_norm, (x, y, scale), settings)
         return y, scale
 
     def local_response_norm_gradient(self, gy, x, scale, size: int, alpha: float, beta: float) -> Array:
-        gy, x = numpy.ascontiguousarray(gy), numpy.ascontiguousarray(x)
-        gx = numpy.empty_like(x)
-        flat = (x.shape[0], x.shape[1], x[0, 0].size if x.size else 0)
-        arrays = [a.reshape(flat) for a in (gy, x, scale, gx)]
-        number = x.dtype.type
-
-        def work(start: int, stop: int) -> None:
-            self.kernels.local_response_norm_gradient(
-                *(a[start:stop] for a in arrays),
-                size // 2, (size - 1) // 2, number(alpha / size), number(beta),
-            )  # fmt: skip
-
-        self.pool.share(work, len(arrays[0]), x.size * size)
+        gx = numpy.empty(x.shape, x.dtype)
+        settings = (size // 2, (size - 1) // 2, *_as(x, alpha / size, beta))
+        self._across_channels(self.kernels.local_response_norm_gradient, (gy, x, scale, gx), settings)
         return gx
 
-    # -- randomness -----------------------------------------------------------
-    def dropout_mask(self, shape: tuple[int, ...], p: float, key: philox.Key, counter: philox.Counter, dtype) -> Array:
-        mask = numpy.empty(shape, dtype)
-        flat, blocks = mask.reshape(-1), -(-mask.size // 16)  # a block is 4 words, or 16 elements
-        key_and_counter = [numpy.uint64(word) for word in (*key, *counter)]
-        threshold, scale = philox.drop_threshold(p), numpy.dtype(dtype).type(philox.keep_scale(p))
+    def _across_channels(self, kernel: Callable, arrays: tuple[Array, ...], settings: tuple) -> None:
+        """kernel(*arrays, first and last pixel, *settings) on arrays (N, C, M): over slices of the images, or of their
+        pixels where the images are few."""
+        N, C = arrays[0].shape[:2]
+        cost, M = NORMALISED * arrays[0].size, int(numpy.prod(arrays[0].shape[2:]))
+        flat = [numpy.ascontiguousarray(a).reshape(N, C, M) for a in arrays]
+        if self.pool.threads <= N:
+            self.pool.share(lambda start, stop: kernel(*(a[start:stop] for a in flat), 0, M, *settings), N, cost)
+        else:
+            self.pool.share(lambda start, stop: kernel(*flat, start, stop, *settings), M, cost)
+
+    # -- loss and optimizer -----------------------------------------------------------
+    def softmax_cross_entropy(self, x: Array, labels: Array, ignore_index: int, slope: float) -> tuple[Array, Array]:
+        x, labels = numpy.ascontiguousarray(x), numpy.ascontiguousarray(labels)
+        loss, gradient = numpy.empty(len(x), x.dtype), numpy.empty(x.shape, x.dtype)
+        arrays, (slope,) = (x, labels, loss, gradient), _as(x, slope)
 
         def work(start: int, stop: int) -> None:
-            part = flat[16 * start : 16 * stop]
-            self.kernels.dropout_mask(part, start, *key_and_counter, threshold, scale)
+            self.kernels.softmax_cross_entropy(*(a[start:stop] for a in arrays), ignore_index, slope)
 
-        self.pool.share(work, blocks, mask.size * 4)
-        return mask
+        self.pool.share(work, len(x), EXPONENTIATED * x.size)
+        return loss, gradient
+
+    def sgd_paper(
+        self, w: Array, g: Array, v: Array | None, lr: float, momentum: float, decay: float
+    ) -> tuple[Array, Array]:
+        """In one pass."""
+        v = numpy.zeros(w.shape, w.dtype) if v is None else v
+        if not _alike(w, g, v):
+            return super().sgd_paper(w, g, v, lr, momentum, decay)
+        settings = _as(w, lr, momentum, decay * lr)
+        return self._elementwise(self.kernels.sgd_paper, w, g, v, settings=settings), v
+
+    def sgd_torch(
+        self, w: Array, g: Array, v: Array | None, lr: float, momentum: float, decay: float, dampening: float,
+        nesterov: bool,
+    ) -> tuple[Array, Array | None]:  # fmt: skip
+        """In one pass, where there is a momentum."""
+        first, v = v is None, numpy.empty(w.shape, w.dtype) if v is None else v
+        if not (momentum and _alike(w, g, v)):
+            return super().sgd_torch(w, g, None if first else v, lr, momentum, decay, dampening, nesterov)
+        settings = (*_as(w, lr, momentum, decay, 1 - dampening), first, nesterov)
+        return self._elementwise(self.kernels.sgd_torch, w, g, v, settings=settings), v
+
+    # -- randomness -------------------------------------------------------------------
+    def dropout(self, x: Array, p: float, key: philox.Key, counter: philox.Counter, form: str) -> Array:
+        y = numpy.empty(x.shape, x.dtype)
+        flat = x.ravel(), y.ravel()
+        key_and_counter = [numpy.uint64(word) for word in (*key, *counter)]
+        threshold, (scale,) = philox.drop_threshold(p), _as(x, philox.keep_scale(p) if form == "torch" else 1)
+
+        def work(start: int, stop: int) -> None:
+            parts = (a[16 * start : 16 * stop] for a in flat)
+            self.kernels.dropout(*parts, start, *key_and_counter, threshold, scale)
+
+        self.pool.share(work, -(-x.size // 16), MASKED * x.size)  # a block is 4 words, or 16 elements
+        return y
+
+    def dropout_mask(self, shape: tuple[int, ...], p: float, key: philox.Key, counter: philox.Counter, dtype) -> Array:
+        return self.dropout(numpy.ones(shape, dtype), p, key, counter, "torch")
+
+
+def _as(x: Array, *numbers: float) -> tuple:
+    """Numbers of the arrays' own type, so that a kernel is compiled once for each and computes in it."""
+    return tuple(x.dtype.type(number) for number in numbers)
+
+
+def _alike(w: Array, g: Array, v: Array) -> bool:
+    """Whether a kernel may walk through all three at once, and change v in place."""
+    return w.shape == g.shape == v.shape and w.dtype == g.dtype == v.dtype and v.flags.c_contiguous
 
 
 BACKEND = NumbaBackend()

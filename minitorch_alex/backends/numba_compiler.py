@@ -14,9 +14,7 @@ from numba.core import event
 
 kernel = njit(cache=True, nogil=True, error_model="numpy")
 # Terms may be fused and reordered, and products with what is known to be zero left out.
-fast_kernel = njit(
-    cache=True, nogil=True, error_model="numpy", fastmath={"contract", "reassoc", "nsz", "nnan", "ninf"}
-)
+fast_kernel = njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract", "reassoc", "nsz", "nnan", "ninf"})
 
 
 class Announcement(event.Listener):
@@ -27,7 +25,7 @@ class Announcement(event.Listener):
     def on_start(self, event: Any) -> None:
         if not self.told:
             self.told = True
-            print("compiling the kernels for this machine, which happens once", file=sys.stderr, flush=True)
+            print("compiling the kernels for this machine, which happens once", file=sys.stderr, flush=True)  # noqa: T201
 
     def on_end(self, event: Any) -> None:
         """Nothing: whatever comes next shows that it is over."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator
+from math import prod
 from types import ModuleType
 
 import numpy
@@ -18,7 +19,7 @@ from .array_module import Array
 from .numba_products import NumbaProducts
 from .numba_winograd import Winograd
 from .scratch import Scratch
-from .window import Window
+from .window import Shape, Window
 
 CACHE_BYTES = 512 * 1024  # for one thread's column buffer: half of a common second-level cache
 COLUMN_COST = 20  # multiplications that take as long as making one element of the columns
@@ -53,7 +54,7 @@ class NumbaConvolution(NumbaProducts):
         y = numpy.empty((x.shape[0], w.shape[0], *window.output_size(*x.shape[2:])), x.dtype)
         bias = numpy.zeros(w.shape[0], x.dtype) if bias is None else numpy.ascontiguousarray(bias, x.dtype)
         with self.pool.one_blas_thread():
-            if self._filters_minimally(x.shape, filters.shape, y, window):
+            if self._filters_minimally(x.shape, filters.shape, y.shape, window, x.dtype):
                 self.winograd.conv2d(x, filters, bias, y, window)
             else:
                 self._conv2d(x, filters, bias, y, window)
@@ -63,7 +64,7 @@ class NumbaConvolution(NumbaProducts):
         gy, filters = numpy.ascontiguousarray(gy), _by_group(w, groups)
         gx = numpy.empty(shape, gy.dtype)
         with self.pool.one_blas_thread():
-            if self._filters_minimally(shape, filters.shape, gy, window):
+            if self._filters_minimally(shape, filters.shape, gy.shape, window, gy.dtype):
                 self.winograd.conv2d_input_gradient(gy, filters, gx, window)
             else:
                 self._conv2d_input_gradient(gy, filters, gx, window)
@@ -72,24 +73,24 @@ class NumbaConvolution(NumbaProducts):
     def conv2d_weight_gradient(self, gy: Array, x: Array, shape: tuple[int, ...], window: Window, groups: int) -> Array:
         gy, x, gw = numpy.ascontiguousarray(gy), numpy.ascontiguousarray(x), numpy.empty(shape, x.dtype)
         with self.pool.one_blas_thread():
-            if self._filters_minimally(x.shape, _by_group(gw, groups).shape, gy, window):
+            if self._filters_minimally(x.shape, _by_group(gw, groups).shape, gy.shape, window, x.dtype):
                 self.winograd.conv2d_weight_gradient(gy, x, _by_group(gw, groups), window)
             else:
                 self._conv2d_weight_gradient(gy, x, _by_group(gw, groups), window)
         return gw
 
-    def _filters_minimally(self, shape: tuple[int, ...], filters: tuple[int, ...], y: Array, window: Window) -> bool:
-        """Whether minimal filtering applies, and is asked for or cheaper."""
-        if self.convolution == "im2col" or y.dtype not in ("float32", "float64"):
+    def _filters_minimally(self, x: Shape, filters: Shape, y: Shape, window: Window, dtype: numpy.dtype) -> bool:
+        """Whether minimal filtering applies to arrays of these shapes, and is asked for or cheaper."""
+        if self.convolution == "im2col" or dtype not in ("float32", "float64"):
             return False
-        if not (self.winograd.applies(window) and y.size and min(shape)):
+        if not (self.winograd.applies(window) and min(x) and min(y)):
             return False
         if self.convolution == "winograd":
             return True
         _, F, C, R, S = filters
-        columns = y.size // F * C * R * S
-        used = min(shape[0], self.pool.threads) / self.pool.threads  # minimal filtering shares out images only
-        return self.winograd.cost(shape, filters, y.shape, window) < used * columns * (F + COLUMN_COST)
+        columns = prod(y) // F * C * R * S
+        used = min(x[0], self.pool.threads) / self.pool.threads  # minimal filtering shares out images only
+        return self.winograd.cost(x, filters, y, window) < used * columns * (F + COLUMN_COST)
 
     # -- im2col: filters (G, F, C, R, S) ------------------------------------------
     def _conv2d(self, x: Array, filters: Array, bias: Array, y: Array, window: Window) -> None:
@@ -171,10 +172,18 @@ class NumbaConvolution(NumbaProducts):
             columns, rows = self.scratch.arrays(y.dtype, (C, R, S, n, P, Q), (groups, F // groups, n * P * Q))
             yield i, i + n, columns, rows
 
-    def conv2d_buffers(self, images: int, columns: int, output: int, weight: int, groups: int) -> tuple[int, int]:
+    def conv2d_buffers(
+        self, x: Shape, y: Shape, w: Shape, window: Window, groups: int, dtype: numpy.dtype
+    ) -> tuple[int, int]:
         """Each thread keeps the columns and outputs of one image, or of several small ones that fill no more than its
         cache, and adds up the gradient of the weights for its own images, before these are added up."""
-        return self.pool.threads * (columns + output), (self.pool.threads + 1) * weight
+        filters = (groups, w[0] // groups, *w[1:])
+        if self._filters_minimally(x, filters, y, window, dtype):
+            return self.winograd.buffers(x, y, filters, window, dtype)
+        threads, pixels = self.pool.threads, prod(y[2:])
+        columns = x[1] * prod(window.kernel) * pixels + y[1] * pixels
+        sums = threads + 1 if threads <= x[0] else 1  # where there are fewer images, channels are shared out
+        return threads * dtype.itemsize * columns, sums * dtype.itemsize * prod(w)
 
 
 def _by_group(w: Array, groups: int) -> Array:

@@ -1,6 +1,6 @@
 """The kernels of the numba backend: serial loops over a few images, compiled by Numba on first use and cached.
 
-Each works on whole contiguous arrays that the caller has allocated, and on all the images that it is given: threads are
+Each works on whole contiguous arrays that the caller has allocated, and on all that it is given of them: threads are
 the caller's business. `nogil` lets other threads run meanwhile. Everything a kernel calls stands in this file, because
 Numba's cache notices a change in a kernel's own file only.
 
@@ -15,6 +15,7 @@ import numpy as np
 from numba import njit
 
 kernel = njit(cache=True, nogil=True, error_model="numpy")
+in_any_order = njit(cache=True, nogil=True, error_model="numpy", fastmath={"reassoc"})  # may add up in vectors
 
 
 @kernel
@@ -99,55 +100,91 @@ def relu_gradient(gy, y, gx):
 
 
 @kernel
-def max_pool2d(x, y, winner, R, S, stride_v, stride_h, pad_v, pad_h, dilation_v, dilation_h):
-    """x (N, C, H, W) -> y, winner (N, C, P, Q): the first maximum in scan order, or a NaN; winner = r*S + s.
-
-    A row of outputs at a time and tap by tap: first the pixels that the tap meets are gathered, then they are compared.
-    Neither loop has a branch, so both become vector code.
-    """
-    N, C, H, W = x.shape
-    P, Q = y.shape[2], y.shape[3]
-    pixels, maxima, winners, step = x.reshape(-1), y.reshape(-1), winner.reshape(-1), np.uint64(stride_h)
-    row, best, first = np.empty(Q, x.dtype), np.empty(Q, x.dtype), np.empty(Q, np.int32)
-    for image in range(N * C):
-        for p in range(P):
-            best[:] = -np.inf
-            first[:] = -1
-            for r in range(R):
-                h = p * stride_v - pad_v + r * dilation_v
-                if 0 <= h < H:
-                    for s in range(S):
-                        left = s * dilation_h - pad_h
-                        q_first, q_last = first_and_last(Q, W, stride_h, left)
-                        source = np.uint64((image * H + h) * W + q_first * stride_h + left)
-                        to, count, tap = np.uint64(q_first), np.uint64(q_last - q_first), np.int32(r * S + s)
-                        for q in range(count):
-                            row[q] = pixels[source + q * step]
-                        for q in range(count):
-                            value = row[q]
-                            better = (value > best[to + q]) | (value != value) | (first[to + q] < 0)
-                            best[to + q] = value if better else best[to + q]
-                            first[to + q] = tap if better else first[to + q]
-            out = np.uint64((image * P + p) * Q)
-            for q in range(np.uint64(Q)):
-                maxima[out + q] = best[q]
-                winners[out + q] = first[q]
+def split_by_phase(x, phases, stride_v, stride_h, pad_v, pad_h):
+    """x (H, W) -> phases[v, h, i, j] = x[i*stride_v + v - pad_v, j*stride_h + h - pad_h], -infinity outside of x."""
+    H, W = x.shape
+    V, across, rows, pitch = phases.shape
+    pixels, out, step = x.reshape(-1), phases.reshape(-1), np.uint64(stride_h)
+    for v in range(V):
+        for h in range(across):
+            left = h - pad_h
+            first, last = first_and_last(pitch, W, stride_h, left)
+            for i in range(rows):
+                row = i * stride_v + v - pad_v
+                inside = 0 <= row < H
+                begin, end = first if inside else pitch, last if inside else pitch
+                base = ((v * across + h) * rows + i) * pitch
+                to, source = np.uint64(base), np.uint64(row * W + left)
+                fill(out, base, begin, -np.inf)
+                for j in range(np.uint64(begin), np.uint64(end)):
+                    out[to + j] = pixels[source + j * step]
+                fill(out, base + end, pitch - end, -np.inf)
 
 
 @kernel
-def max_pool2d_gradient(gy, winner, gx, S, stride_v, stride_h, pad_v, pad_h, dilation_v, dilation_h):
-    """gy, winner (N, C, P, Q) -> gx (N, C, H, W): each winner receives the gradient of every window that it won."""
-    N, C, P, Q = gy.shape
+def keep_larger(values, start, tap, best, winner):
+    """Where values[start + i] is larger than best[i], or NaN: there it takes its place, and `tap` that in winner[i]."""
+    start = np.uint64(start)
+    for i in range(np.uint64(best.size)):
+        value = values[start + i]
+        better = (value > best[i]) | (value != value)
+        best[i] = value if better else best[i]
+        winner[i] = tap if better else winner[i]
+
+
+@kernel
+def max_pool2d(x, y, winner, R, S, stride_v, stride_h, pad_v, pad_h, dilation_v, dilation_h):
+    """x (n, H, W) -> y, winner (n, P, Q): the first maximum in scan order, or the last NaN; winner = r*S + s.
+
+    An image is split into its phases first, padding included. Then the pixels that one tap meets in all the windows lie
+    together, `pitch` from row to row, and comparing them with the best so far is one loop without a branch.
+    """
+    H, W, P, Q = x.shape[1], x.shape[2], y.shape[1], y.shape[2]
+    reach_v, reach_h = (R - 1) * dilation_v, (S - 1) * dilation_h
+    rows, pitch, across = P + reach_v // stride_v, Q + reach_h // stride_h, min(stride_h, reach_h + 1)
+    phases = np.empty((min(stride_v, reach_v + 1), across, rows, pitch), x.dtype)
+    size = (P - 1) * pitch + Q
+    best, first, earliest = np.empty(size, x.dtype), np.empty(size, np.int32), np.empty(size, np.int32)
+    earliest[:] = -1
+    for p in range(P):
+        for q in range(Q):
+            for tap in range(R * S):  # the first inside the image wins where all are -infinity
+                h, w = p * stride_v - pad_v + tap // S * dilation_v, q * stride_h - pad_h + tap % S * dilation_h
+                if 0 <= h < H and 0 <= w < W and earliest[p * pitch + q] < 0:
+                    earliest[p * pitch + q] = tap
+    starts = np.empty(R * S, np.int64)  # where the pixels of each tap lie
+    for tap in range(R * S):
+        down, right = tap // S * dilation_v, tap % S * dilation_h
+        phase = down % stride_v * across + right % stride_h
+        starts[tap] = (phase * rows + down // stride_v) * pitch + right // stride_h
+    for n in range(x.shape[0]):
+        split_by_phase(x[n], phases, stride_v, stride_h, pad_v, pad_h)
+        for i in range(size):  # not `first[:] = earliest`, which takes two seconds to compile
+            best[i], first[i] = -np.inf, earliest[i]
+        for tap in range(R * S):
+            keep_larger(phases.reshape(-1), starts[tap], np.int32(tap), best, first)
+        for p in range(P):
+            for q in range(Q):
+                y[n, p, q] = best[p * pitch + q]
+                winner[n, p, q] = first[p * pitch + q]
+
+
+@kernel
+def max_pool2d_gradient(gy, winner, gx, R, S, stride_v, stride_h, pad_v, pad_h, dilation_v, dilation_h):
+    """gy, winner (n, P, Q) -> gx (n, H, W): each winner receives the gradient of every window that it won."""
+    P, Q, W = gy.shape[1], gy.shape[2], gx.shape[2]
+    offsets = np.empty(R * S, np.int64)  # from the corner of a window to its taps
+    for tap in range(R * S):
+        offsets[tap] = tap // S * dilation_v * W + tap % S * dilation_h
     gx[:] = 0
-    for n in range(N):
-        for c in range(C):
-            for p in range(P):
-                for q in range(Q):
-                    tap = winner[n, c, p, q]
-                    if tap >= 0:
-                        h = p * stride_v - pad_v + tap // S * dilation_v
-                        w = q * stride_h - pad_h + tap % S * dilation_h
-                        gx[n, c, h, w] += gy[n, c, p, q]
+    for n in range(gy.shape[0]):
+        pixels = gx[n].reshape(-1)
+        for p in range(P):
+            corner = (p * stride_v - pad_v) * W - pad_h
+            for q in range(Q):
+                tap = winner[n, p, q]
+                if tap >= 0:
+                    pixels[corner + q * stride_h + offsets[tap]] += gy[n, p, q]
 
 
 @kernel
@@ -160,40 +197,100 @@ def shrink(scale, beta):
 
 
 @kernel
-def local_response_norm(x, y, scale, before, after, weight, beta, k):
-    """x (N, C, M) -> scale = k + weight * (sum of x^2 over channels c-before ... c+after), y = x * scale^-beta."""
-    N, C, M = x.shape
+def local_response_norm(x, y, scale, start, stop, before, after, weight, beta, k):
+    """x (n, C, M) -> scale = k + weight * (sum of x^2 over channels c-before ... c+after), y = x * scale^-beta.
+
+    Here and below only pixels start ... stop of the M.
+    """
+    N, C, _ = x.shape
+    total = np.empty(stop - start, x.dtype)
     for n in range(N):
         for c in range(C):
-            total = scale[n, c]
             total[:] = 0
             for j in range(max(0, c - before), min(C, c + after + 1)):
-                for m in range(M):
-                    total[m] += x[n, j, m] * x[n, j, m]
-            for m in range(M):
-                total[m] = k + weight * total[m]
-                y[n, c, m] = x[n, c, m] * shrink(total[m], beta)
+                near = x[n, j, start:stop]
+                for m in range(near.size):
+                    total[m] += near[m] * near[m]
+            pixels, sums, out = x[n, c, start:stop], scale[n, c, start:stop], y[n, c, start:stop]
+            for m in range(pixels.size):
+                sums[m] = k + weight * total[m]
+                out[m] = pixels[m] * shrink(sums[m], beta)
 
 
 @kernel
-def local_response_norm_gradient(gy, x, scale, gx, before, after, weight, beta):
+def local_response_norm_gradient(gy, x, scale, gx, start, stop, before, after, weight, beta):
     """gx = gy * scale^-beta - 2 weight beta x * (sum over channels c-after ... c+before of gy x scale^(-beta-1))."""
-    N, C, M = x.shape
-    shrunk = np.empty((C, M), x.dtype)
-    part = np.empty((C, M), x.dtype)
+    N, C, _ = x.shape
+    shrunk, part = np.empty((C, stop - start), x.dtype), np.empty((C, stop - start), x.dtype)
     for n in range(N):
         for c in range(C):
-            for m in range(M):
-                shrunk[c, m] = gy[n, c, m] * shrink(scale[n, c, m], beta)
-                part[c, m] = shrunk[c, m] * x[n, c, m] / scale[n, c, m]
+            g, pixels, total = gy[n, c, start:stop], x[n, c, start:stop], scale[n, c, start:stop]
+            for m in range(total.size):
+                shrunk[c, m] = g[m] * shrink(total[m], beta)
+                part[c, m] = shrunk[c, m] * pixels[m] / total[m]
         for c in range(C):
-            seen_by = gx[n, c]
+            seen_by, pixels = gx[n, c, start:stop], x[n, c, start:stop]
             seen_by[:] = 0
             for j in range(max(0, c - after), min(C, c + before + 1)):
-                for m in range(M):
+                for m in range(seen_by.size):
                     seen_by[m] += part[j, m]
-            for m in range(M):
-                gx[n, c, m] = shrunk[c, m] - weight * beta * 2 * x[n, c, m] * seen_by[m]
+            for m in range(seen_by.size):
+                seen_by[m] = shrunk[c, m] - weight * beta * 2 * pixels[m] * seen_by[m]
+
+
+@in_any_order
+def total_of(values):
+    """The sum of (M,), in float64."""
+    total = 0.0
+    for i in range(values.size):
+        total += values[i]
+    return total
+
+
+@kernel
+def channel_sums(gy, sums, first):
+    """gy (N, F, M) -> sums (f,) of float64: channels first, first + 1, ... summed over images and pixels."""
+    sums[:] = 0
+    for n in range(gy.shape[0]):
+        for f in range(sums.size):
+            sums[f] += total_of(gy[n, first + f])
+
+
+@kernel
+def softmax_cross_entropy(x, labels, loss, gradient, ignore_index, slope):
+    """x (n, K), labels (n,) -> loss (n,) = -log softmax(x)[label], gradient = slope * (softmax(x) - one-hot(label))."""
+    for n in range(x.shape[0]):
+        largest = -np.inf
+        for k in range(x.shape[1]):
+            largest = max(largest, x[n, k])
+        total = 0.0  # in float64, as everything beside it
+        for k in range(x.shape[1]):
+            gradient[n, k] = math.exp(x[n, k] - x.dtype.type(largest))
+            total += gradient[n, k]
+        counts = labels[n] != ignore_index
+        loss[n] = 0
+        for k in range(x.shape[1]):
+            hot = counts and k == labels[n]
+            if hot:
+                loss[n] = math.log(total) - (x[n, k] - largest)
+            gradient[n, k] = (slope if counts else 0) * (gradient[n, k] / total - hot)
+
+
+@kernel
+def sgd_paper(w, g, v, new, lr, momentum, decay_rate):
+    """v <- m v - (d e) w - e g, new = w + v: minitorch_alex/optim.py."""
+    for i in range(w.size):
+        v[i] = momentum * v[i] - decay_rate * w[i] - lr * g[i]
+        new[i] = w[i] + v[i]
+
+
+@kernel
+def sgd_torch(w, g, v, new, lr, momentum, decay, share, first, nesterov):
+    """v <- m v + share (g + d w), or g + d w at first; new = w - e v, or nesterov's w - e (g + d w + m v)."""
+    for i in range(w.size):
+        slope = g[i] + decay * w[i] if decay else g[i]
+        v[i] = slope if first else momentum * v[i] + share * slope
+        new[i] = w[i] - lr * (slope + momentum * v[i] if nesterov else v[i])
 
 
 # -- Philox: minitorch_alex/philox.py explains it; here one block at a time --------
@@ -223,14 +320,14 @@ def philox(key_a, key_c, a, b, c, d):
 
 
 @kernel
-def dropout_mask(mask, start, key_a, key_c, step, call, threshold, scale):
-    """mask (n,): elements 16*start ... of the stream's mask; 16 bits each, kept where they are >= threshold."""
+def dropout(x, y, start, key_a, key_c, step, call, threshold, scale):
+    """y (n,) = x times the mask's elements 16*start ...: 16 bits each, `scale` where they are >= threshold, else 0."""
     bits, sixteen = np.uint64(0xFFFF), np.uint64(16)
-    for block in range((mask.size + 15) // 16):
+    for block in range((x.size + 15) // 16):
         counter = np.uint64(start + block + 1)
         for i, word in enumerate(philox(key_a, key_c, counter, step, call, np.uint64(0))):
             for j in range(4):
                 at = 16 * block + 4 * i + j
-                if at < mask.size:
-                    mask[at] = scale if np.int64(word & bits) >= threshold else 0
+                if at < x.size:
+                    y[at] = x[at] * (scale if np.int64(word & bits) >= threshold else 0)
                 word = word >> sixteen

@@ -17,7 +17,7 @@ from .array_module import Array
 from .phases import filters_from_phases, images_from_phases, phases_of_filters, phases_of_images
 from .scratch import Scratch
 from .thread_pool import ThreadPool
-from .window import Pair, Window
+from .window import Pair, Shape, Window
 from .winograd import LARGEST_SHEET, OUTPUTS, Sheet, cost, matrices, sheet
 
 UNPACKED = (
@@ -101,7 +101,7 @@ class Winograd:
         square = R == S and s == horizontal and window.dilation == (1, 1) and not window.ceil_mode
         return square and (s == 1 or s < R) and -(-R // s) in OUTPUTS and max(window.padding) < R
 
-    def cost(self, x: tuple[int, ...], filters: tuple[int, ...], y: tuple[int, ...], window: Window) -> float:
+    def cost(self, x: Shape, filters: Shape, y: Shape, window: Window) -> float:
         """A pass over arrays of these shapes, in multiplications."""
         (G, F, C, R, _), s, padding = filters, window.stride[0], window.padding
         if s > 1:
@@ -109,6 +109,25 @@ class Winograd:
         r = -(-R // s)
         plan = self._plan(x, y, padding, r, prod(y) * C * R * R)
         return cost(plan, x[0], (G, F, C * s * s, r, r))
+
+    def buffers(self, x: Shape, y: Shape, filters: Shape, window: Window, dtype: numpy.dtype) -> tuple[int, int]:
+        """Bytes of scratch memory, kept; and of what passes with a gradient: sums of each thread, or filters' values.
+
+        Phases count as passing: there are as many as pixels.
+        """
+        (C, R), s, padding, phases = filters[2:4], window.stride[0], window.padding, 0
+        if s > 1:
+            x, padding = _phases_shape(x, y, window), (0, 0)
+            phases = prod(x)
+        r = -(-R // s)
+        plan = self._plan(x, y, padding, r, prod(y) * C * R * R)
+        n, inputs, outputs = plan.m + r - 1, x[1], y[1]
+        sheets = max(1, GRADIENT_TILES // plan.size)
+        tiles = n * n * plan.size * (inputs + outputs)
+        pictures = prod(plan.picture(n, inputs)) + prod(plan.picture(plan.m, outputs))
+        room = sheets * (tiles + pictures) + prod(plan.strip(n, max(inputs, outputs)))
+        sums = min(self.pool.threads, x[0]) * n * n * prod(filters[:3]) * s * s
+        return self.pool.threads * room * dtype.itemsize, (sums + phases) * dtype.itemsize
 
     def _phases(self, x: Array, y: Array, window: Window) -> Array:
         phases, s = numpy.empty(_phases_shape(x.shape, y.shape, window), x.dtype), window.stride[0]
@@ -169,7 +188,7 @@ class Winograd:
         self.pool.share(work, len(x), work_of_all)
         self._gradient_of_filters(list(sums.values()), gw)
 
-    def _plan(self, x: tuple[int, ...], y: tuple[int, ...], padding: Pair, r: int, work: float) -> Sheet:
+    def _plan(self, x: Shape, y: Shape, padding: Pair, r: int, work: float) -> Sheet:
         """The sheets for images of shape x and outputs of shape y."""
         images = max(stop - start for start, stop in self.pool.slices(x[0], work))
         return sheet(images, x[2:], y[2:], padding, OUTPUTS[r])
@@ -253,7 +272,7 @@ def _block(F: int, most: int) -> int:
     return max((size for size in divisors if size <= max(32, most)), default=F)
 
 
-def _phases_shape(shape: tuple[int, ...], output: tuple[int, ...], window: Window) -> tuple[int, ...]:
+def _phases_shape(shape: Shape, output: Shape, window: Window) -> Shape:
     """That of the phases of x (N, C, H, W), as far as the filters reach."""
     N, C = shape[:2]
     s, more = window.stride[0], -(-window.kernel[0] // window.stride[0]) - 1

@@ -5,10 +5,13 @@ Letters: N images, C channels, H x W pixels, F filters of R x S taps, P x Q outp
 
 from __future__ import annotations
 
+import math
+
 import numpy
 
 from .array_module import Array, ArrayModule
-from .window import Window
+from .number_types import wide
+from .window import Shape, Window
 
 
 class NumpyWindows(ArrayModule):
@@ -80,13 +83,20 @@ class NumpyWindows(ArrayModule):
             [self.xp.tensordot(gy[:, g], columns[:, g], axes=((0, 2), (0, 2))) for g in range(G)]
         ).reshape(shape)
 
-    def conv2d_buffers(self, images: int, columns: int, output: int, weight: int, groups: int) -> tuple[int, int]:
-        """Bytes that the gradients of a convolution need beside what they are given and return: (kept, passing).
+    def conv2d_buffers(
+        self, x: Shape, y: Shape, w: Shape, window: Window, groups: int, dtype: numpy.dtype
+    ) -> tuple[int, int]:
+        """Bytes that the gradients of a convolution of these shapes need beside what they are given and return, as
+        (kept for good, passing).
 
-        columns and output: bytes of the columns and of the output of one image; weight: bytes of the filters. Here it
-        is the columns of the whole batch, and to multiply them one group's columns and outputs, laid out once more.
+        Here it is the columns of the batch, and to multiply them one group's columns and outputs, laid out once more.
         """
-        return 0, images * (columns + (columns + output) // groups)
+        columns = math.prod(y) // y[1] * x[1] * math.prod(window.kernel)
+        return 0, dtype.itemsize * (columns + (columns + math.prod(y)) // groups)
+
+    def channel_sums(self, gy: Array) -> Array:
+        """gy (N, F, P, Q) -> (F,): the sum over images and pixels, which is the gradient of a convolution's bias."""
+        return gy.sum(axis=(2, 3), dtype=wide(gy.dtype)).sum(axis=0)  # pixels first: they lie together
 
     # -- pooling: x (N, C, H, W), y (N, C, P, Q) ------------------------------
     def max_pool2d(self, x: Array, window: Window) -> tuple[Array, Array]:

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import os
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
+from queue import SimpleQueue
 
 import numpy
 import threadpoolctl
 
-WORTH_SHARING = 200_000  # multiply-adds, or elements touched: below this, one thread does it all
+WORTH_SHARING = 5_000_000  # multiply-adds of a matrix product: 0.1 ms on one core, and waking a thread takes half of it
+
+Work = Callable[[int, int], None]
 
 
 def usable_cores() -> int:
@@ -23,10 +26,29 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _quietly(work: Callable[[int, int], None], start: int, stop: int) -> None:
-    """NumPy's warnings are switched off thread by thread; an operation has done so for its own thread only."""
-    with numpy.errstate(all="ignore"):
-        work(start, stop)
+class Job:
+    """One call of `share`: slices that wait for a thread, whichever has time first."""
+
+    def __init__(self, work: Work, slices: list[tuple[int, int]]) -> None:
+        self.work, self.waiting, self.unfinished = work, deque(slices), len(slices)
+        self.lock, self.finished = threading.Lock(), threading.Event()
+        self.error: BaseException | None = None
+
+    def help(self) -> None:
+        """Work until no slice waits any longer."""
+        while True:
+            try:
+                start, stop = self.waiting.popleft()
+            except IndexError:
+                return
+            try:
+                self.work(start, stop)
+            except BaseException as error:  # told to the caller, when the others have finished
+                self.error = error
+            with self.lock:
+                self.unfinished -= 1
+                if not self.unfinished:
+                    self.finished.set()
 
 
 class ThreadPool:
@@ -39,30 +61,45 @@ class ThreadPool:
             os.register_at_fork(after_in_child=self._start)
 
     def _start(self) -> None:
-        self._executor = ThreadPoolExecutor(max(1, self.threads - 1), thread_name_prefix="minitorch_alex")
+        self._jobs: SimpleQueue[Job] = SimpleQueue()
+        self._helpers = 0  # threads beside the callers'; they start when there is something to share
         self._lock = threading.Lock()
         self._sections = 0  # how many callers are inside one_blas_thread now
         self._blas: threadpoolctl.ThreadpoolController | None = None
         self._restore: threadpoolctl.threadpool_limits | None = None
 
-    def share(self, work: Callable[[int, int], None], count: int, cost: float) -> None:
-        """Call work(start, stop) on slices that cover range(count). `cost` is that of the whole.
+    def share(self, work: Work, count: int, cost: float) -> None:
+        """Call work(start, stop) on slices that cover range(count).
 
-        The slices depend on `count`, `cost` and the number of threads alone, so results repeat bit for bit.
+        `cost` is that of the whole, in multiply-adds of a matrix product that would take as long. The slices depend on
+        `count`, `cost` and the number of threads alone, so results repeat bit for bit. A caller whose helpers come too
+        late does their slices as well.
         """
-        bounds = self.slices(count, cost)
-        others = [self._executor.submit(_quietly, work, start, stop) for start, stop in bounds[1:]]
-        try:
-            work(*bounds[0])
-        finally:
-            wait(others)
-        for other in others:
-            other.result()  # raises what went wrong in it
+        slices = self.slices(count, cost)
+        if len(slices) == 1:
+            work(*slices[0])
+            return
+        self._start_helpers()
+        job = Job(work, slices)
+        for _ in slices[1:]:
+            self._jobs.put(job)
+        job.help()
+        job.finished.wait()
+        if job.error is not None:
+            raise job.error
 
     def slices(self, count: int, cost: float) -> list[tuple[int, int]]:
         """The slices that `share` uses: as many as there are threads, or one where the work is small."""
         parts = max(1, min(self.threads, count)) if cost >= WORTH_SHARING else 1
         return [(count * i // parts, count * (i + 1) // parts) for i in range(parts)]
+
+    def _start_helpers(self) -> None:
+        if self._helpers < self.threads - 1:
+            with self._lock:
+                while self._helpers < self.threads - 1:
+                    name = f"minitorch_alex_{self._helpers}"
+                    threading.Thread(target=_help, args=(self._jobs,), name=name, daemon=True).start()
+                    self._helpers += 1
 
     @contextmanager
     def one_blas_thread(self) -> Iterator[None]:
@@ -72,6 +109,7 @@ class ThreadPool:
             if self._sections == 1:
                 if self._blas is None:
                     self._blas = threadpoolctl.ThreadpoolController().select(user_api="blas")
+                self._take_control()
                 self._restore = self._blas.limit(limits=1)
         try:
             yield
@@ -79,4 +117,20 @@ class ThreadPool:
             with self._lock:
                 self._sections -= 1
                 if self._sections == 0 and self._restore is not None:
+                    self._take_control()
                     self._restore.restore_original_limits()
+                    self._take_control()
+
+    def _take_control(self) -> None:
+        """From 3.8 on, threadpoolctl obeys one thread, the first that set a limit, and silently ignores all others."""
+        for library in self._blas.lib_controllers if self._blas else ():
+            if hasattr(library, "clear_controlling_thread"):
+                library.clear_controlling_thread(force=True)
+
+
+def _help(jobs: SimpleQueue[Job]) -> None:
+    """What a helper does all its life. NumPy's warnings are switched off thread by thread; an operation has done so for
+    its own thread only."""
+    with numpy.errstate(all="ignore"):
+        while True:
+            jobs.get().help()

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 Pair = tuple[int, int]
+Shape = tuple[int, ...]
 
 
 class Window(NamedTuple):

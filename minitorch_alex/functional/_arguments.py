@@ -125,6 +125,8 @@ def same_dtype(operation: str, **tensors: Tensor | None) -> None:
 
     A bfloat16 input goes with weights of float32, which the layer rounds for itself: to train, they need all digits.
     """
+    if len({t.dtype for t in tensors.values() if t is not None}) == 1:
+        return  # as nearly always; a dtype's name, which the rest goes by, takes microseconds to find
     found = {name: str(t.dtype) for name, t in tensors.items() if t is not None}
     if found["input"] == BFLOAT16:
         found = {name: BFLOAT16 if dtype == "float32" else dtype for name, dtype in found.items()}

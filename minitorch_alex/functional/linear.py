@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from ..backends.number_types import wide
 from ..tensor import Tensor, op
 from ._arguments import at_least, operation, optional_vector, same_dtype, tensor_of
 
@@ -62,17 +63,21 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 @op
 def _linear(xp, x, w, b):
-    O, I = w.shape  # noqa: E741
+    shape, (O, I) = x.shape, w.shape  # noqa: E741
+    N = math.prod(shape[:-1])
     w = w.astype(x.dtype, copy=False)  # float32 beside a bfloat16 input, see same_dtype
-    rows = x.reshape(math.prod(x.shape[:-1]), I)
-    y = rows @ w.T
+    rows = x.reshape(N, I)
+    y = xp.matrix_product(rows, w.T)
     if b is not None:
         y += b.astype(x.dtype, copy=False)
 
     def grad_x(g):
-        return (g.reshape(len(rows), O) @ w).reshape(x.shape)
+        return xp.matrix_product(g.reshape(N, O), w).reshape(shape)  # mentions no x, so a frozen layer does not keep it
 
     def grad_w(g):
-        return g.reshape(len(rows), O).T @ rows
+        return xp.matrix_product(g.reshape(N, O).T, rows)
 
-    return y.reshape(*x.shape[:-1], O), (grad_x, grad_w, lambda g: g)
+    def grad_b(g):
+        return g.reshape(N, O).sum(axis=0, dtype=wide(g.dtype))
+
+    return y.reshape(*shape[:-1], O), (grad_x, grad_w, grad_b)

@@ -38,16 +38,17 @@ def cross_entropy(
     if not 0 <= label_smoothing <= 1:
         raise ValueError(f"cross_entropy: label_smoothing lies in [0, 1], got {label_smoothing!r}")
     xp, dim = common_backend("cross_entropy", (input, target, weight)), class_dim(input)
-    weights = class_weight("cross_entropy", input, weight)
     theirs = array_of(target, xp)
     if is_floating(theirs.dtype):
         truth = target if isinstance(target, Tensor) else Tensor(theirs, backend=xp)
-        return _of_probabilities(input, truth, None if weight is None else weights, reduction, label_smoothing)
+        weights = None if weight is None else class_weight("cross_entropy", input, weight)
+        return _of_probabilities(input, truth, weights, reduction, label_smoothing)
     labels, count = checked_labels("cross_entropy", input, theirs, ignore_index)
     if input.ndim == 2 and weight is None and not label_smoothing:
         return _softmax_cross_entropy(
             input, labels=labels, ignore_index=int(ignore_index), reduction=reduction, count=count
         )
+    weights = class_weight("cross_entropy", input, weight)
     hot, counts = one_hot(input, labels, ignore_index)
     picked = hot * weights
     if weight is not None:
