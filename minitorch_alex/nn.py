@@ -82,15 +82,8 @@ class Module:
         raise NotImplementedError(f"{type(self).__name__} has no forward(): define what it computes")
 
     def __call__(self, *inputs: Any) -> Any:
-        if _call.inside:
-            return self._named_forward(*inputs)
-        _call.inside, _call.unnamed = True, self
-        try:
-            return self._named_forward(*inputs)
-        finally:
-            _call.inside, _call.unnamed = False, None
-
-    def _named_forward(self, *inputs: Any) -> Any:
+        if not _call.inside:
+            return self._first_call(*inputs)
         try:
             return self.forward(*inputs)
         except (ValueError, TypeError, IndexError) as error:
@@ -98,6 +91,14 @@ class Module:
                 error.args = (f"{self.path} ({self!r}): {error}",)
                 error.layer = self.path  # type: ignore[union-attr]
             raise
+
+    def _first_call(self, *inputs: Any) -> Any:
+        """The call of the whole network; those of its modules come from inside."""
+        _call.inside, _call.unnamed = True, self
+        try:
+            return self(*inputs)
+        finally:
+            _call.inside, _call.unnamed = False, None
 
     # -- what it is made of ---------------------------------------------------
     def members(self) -> Iterator[tuple[str, Any]]:

@@ -262,12 +262,13 @@ import resource, sys
 import numpy
 from minitorch_alex.backends import host_memory
 
-above = []  # so that the heap does not end with what is freed
+above = []  # so that the heap does not end with the large array
 
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    arrays = [numpy.ones(size, "uint8") for size in (40 << 20, 3 << 20, 700 << 10)]
-    above.append(bytes(1000))
+    arrays = [numpy.ones(40 << 20, "uint8")]
+    above.append(bytes(300_000))
+    arrays += [numpy.ones(3 << 20, "uint8"), numpy.ones(700 << 10, "uint8")]
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
 def resident():
@@ -296,7 +297,7 @@ glibc_only = pytest.mark.skipif(not host_memory._is_glibc() or sys.platform != "
 @glibc_only
 def test_freed_memory_is_kept_and_can_be_given_back():
     faults, given_back = faults_and_given_back("keep_freed_memory")
-    assert faults < 10
+    assert faults < 200  # of 4 KiB each: what is taken for the first time, above
     assert given_back >= 40
 
 

@@ -12,9 +12,12 @@ from typing import Any
 from numba import njit
 from numba.core import event
 
-kernel = njit(cache=True, nogil=True, error_model="numpy")
-# Terms may be fused and reordered, and products with what is known to be zero left out.
-fast_kernel = njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract", "reassoc", "nsz", "nnan", "ninf"})
+ALWAYS = {"cache": True, "nogil": True, "error_model": "numpy"}
+
+kernel = njit(**ALWAYS)
+in_any_order = njit(**ALWAYS, fastmath={"reassoc"})  # sums may be added up in vectors
+# Here products may be fused with sums, too, and those with what is known to be zero left out.
+approximate = njit(**ALWAYS, fastmath={"reassoc", "contract", "nsz", "nnan", "ninf"})
 
 
 class Announcement(event.Listener):

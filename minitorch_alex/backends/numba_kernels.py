@@ -1,8 +1,7 @@
 """The kernels of the numba backend: serial loops over a few images, compiled by Numba on first use and cached.
 
 Each works on whole contiguous arrays that the caller has allocated, and on all that it is given of them: threads are
-the caller's business. `nogil` lets other threads run meanwhile. Everything a kernel calls stands in this file, because
-Numba's cache notices a change in a kernel's own file only.
+the caller's business. Everything a kernel calls stands in this file: numba_compiler.py says why.
 
 Letters: N images, C channels, H x W pixels, R x S taps, P x Q outputs; (v, h) are the vertical and horizontal steps.
 """
@@ -12,10 +11,8 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
 
-kernel = njit(cache=True, nogil=True, error_model="numpy")
-in_any_order = njit(cache=True, nogil=True, error_model="numpy", fastmath={"reassoc"})  # may add up in vectors
+from .numba_compiler import in_any_order, kernel
 
 
 @kernel

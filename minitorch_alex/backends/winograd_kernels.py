@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .numba_compiler import fast_kernel as kernel
+from .numba_compiler import approximate as kernel
 
 TOGETHER = 16  # channels transposed at a time: a cache line of a picture
 

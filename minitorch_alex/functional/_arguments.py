@@ -98,6 +98,7 @@ def optional_vector(operation: str, name: str, value: Any, size: int, meaning: s
         raise ValueError(f"{operation}: {name} must have shape ({size},), one per {meaning}, got {value.shape}")
 
 
+@functools.cache
 def at_least(dims: int) -> range:
     """That many dimensions or more, up to the 64 that NumPy has."""
     return range(dims, 65)
@@ -110,7 +111,7 @@ def tensor_of(operation: str, name: str, value: Any, dims: Sequence[int], layout
         raise TypeError(f"{operation}: {name} must be a Tensor {layout}, not {kind}: tensor(...) makes one")
     if not is_floating(value.data.dtype):
         raise TypeError(f"{operation}: {name} is {value.dtype}; convert it first, with .float()")
-    if value.ndim not in dims:
+    if value.data.ndim not in dims:
         raise ValueError(f"{operation}: {name} must be {layout}, got shape {value.shape}")
     return value
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..backends.number_types import wide
 from ..backends.window import Window
 from ..tensor import Tensor, op
 from ._arguments import check_fits, is_whole, operation, optional_vector, pair, same_dtype, tensor_of
@@ -66,7 +65,7 @@ def _conv2d(xp, x, w, b, window, groups):
         return xp.conv2d_weight_gradient(gy, x, w.shape, window, groups)
 
     def grad_b(gy):
-        return gy.sum(axis=(2, 3), dtype=wide(gy.dtype)).sum(axis=0)  # pixels first: they lie together
+        return xp.channel_sums(gy)
 
     return y, (grad_x, grad_w, grad_b)
 
