@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, Any
 
-from .tensor import Tensor, ancestors
+from .tensor import OnTape, Tensor, ancestors
 
 if TYPE_CHECKING:
     from .picture import Picture
@@ -21,14 +21,14 @@ def graph(tensor: Tensor, /, **names: Tensor) -> Picture:
     after #, its place in the order of birth: backward() visits the highest number first. Arrows point the way the
     values went; gradients go against them. Inputs that require no gradient are not on the tape.
     """
-    for what, t in {"the first argument": tensor, **names}.items():
-        if not isinstance(t, Tensor):
-            raise TypeError(f"graph: {what} is {type(t).__name__}, not a Tensor: graph(loss, x=x)")
+    for what, given in {"the first argument": tensor, **names}.items():
+        if not isinstance(given, Tensor):
+            raise TypeError(f"graph: {what} is {type(given).__name__}, not a Tensor: graph(loss, x=x)")
     from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
     from matplotlib.textpath import TextPath
 
     nodes = sorted(ancestors(tensor), key=lambda t: t.born)
-    known = {t: name for name, t in names.items()}
+    known = {given.node or given: name for name, given in names.items()}
     labels = {t: _label(t, number, known.get(t, "")) for number, t in enumerate(nodes, start=1)}
     lines = [line for label in labels.values() for line in label.split("\n")]
     longest = max(TextPath((0, 0), line, size=FONT).get_extents().width / 72 for line in lines)
@@ -61,20 +61,20 @@ def graph(tensor: Tensor, /, **names: Tensor) -> Picture:
     return axes.figure
 
 
-def _label(t: Tensor, number: int, name: str) -> str:
+def _label(t: OnTape, number: int, name: str) -> str:
     what = [name] if t.made_by == "leaf" else [name, t.made_by]
     return f"{' = '.join(filter(None, what)) or 'leaf'}\n{t.shape or 'a number'}  #{number}"
 
 
-def _places(nodes: list[Tensor]) -> dict[Tensor, tuple[float, float]]:
+def _places(nodes: list[OnTape]) -> dict[OnTape, tuple[float, float]]:
     """Column: the longest way from a leaf. Within a column in the order of what each was computed from."""
-    columns: dict[int, list[Tensor]] = defaultdict(list)
-    depth: dict[Tensor, int] = {}
+    columns: dict[int, list[OnTape]] = defaultdict(list)
+    depth: dict[OnTape, int] = {}
     for t in nodes:  # oldest first, so parents have their place
         depth[t] = 1 + max((depth[parent] for parent, _ in t.edges or ()), default=-1)
         columns[depth[t]].append(t)
     tallest = max(len(column) for column in columns.values())
-    places: dict[Tensor, tuple[float, float]] = {}
+    places: dict[OnTape, tuple[float, float]] = {}
     for x, column in sorted(columns.items()):
         heights = {t: [places[parent][1] for parent, _ in t.edges or ()] for t in column}
         column.sort(key=lambda t: -sum(heights[t]) / max(1, len(heights[t])))

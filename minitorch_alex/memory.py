@@ -5,7 +5,6 @@ A step is what train does: forward pass, cross entropy, backward(), SGD in the p
 
 from __future__ import annotations
 
-import ctypes
 import inspect
 import json
 import math
@@ -20,13 +19,13 @@ import numpy
 
 from . import backends, models
 from . import functional as F
+from .backends.host_memory import give_back_at_once
 from .models import ImageShape
 from .nn import Module
 from .optim import SGD
 from .tensor import OnTape, Tensor, ancestors
 
 MEBIBYTE = 1024**2
-M_MMAP_THRESHOLD, M_MMAP_MAX = -3, -4  # glibc's malloc.h
 IN_A_NEW_PROCESS = """
 import json, sys
 from minitorch_alex.memory import measure
@@ -204,7 +203,7 @@ class OfTheProcess:
     """Resident memory, where the system tells: Linux' proc_pid_status(5)."""
 
     def __init__(self) -> None:
-        give_back_freed_memory()
+        give_back_at_once()
 
     def now(self) -> int | None:
         return _status("VmRSS")
@@ -228,19 +227,6 @@ class OfTheGPU:
 
     def peak(self) -> int:
         return backends.current().held_bytes()
-
-
-def give_back_freed_memory() -> None:
-    """Have the C library give every freed array of 4 MiB or more back to the system at once.
-
-    glibc by itself raises this limit to the size of what was freed, up to 32 MiB, and then keeps a step's arrays in
-    stock, in pieces; and so it does, without a limit, when the backend numba trains (backends/host_memory.py). What is
-    in stock is not what the step needs. Other C libraries are left as they are.
-    """
-    with suppress(OSError, AttributeError, TypeError):
-        mallopt = ctypes.CDLL(None).mallopt
-        mallopt(M_MMAP_MAX, 65536)  # pieces, which is what glibc begins with
-        mallopt(M_MMAP_THRESHOLD, 4 * MEBIBYTE)
 
 
 def _optimizer(network: Module) -> SGD:

@@ -170,7 +170,7 @@ def in_one_place(method, place):
         ),
         ("relu_gradient", transposed, {"4.relu": ["input_gradient"]}),
         ("max_pool2d_gradient", lambda f: in_one_place(f, (0, 0, 0, 0)), {"6": ["input_gradient"]}),
-        ("dropout_mask", transposed, {"9": ["value", "input_gradient"], "13": ["value", "input_gradient"]}),
+        ("dropout", transposed, {"9": ["value", "input_gradient"], "13": ["value", "input_gradient"]}),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("trusted", ["numpy", "torch"])

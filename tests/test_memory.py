@@ -136,7 +136,7 @@ def test_what_cannot_be_measured_is_said_in_one_line(monkeypatch):
 def test_where_the_system_does_not_tell_nothing_is_measured(monkeypatch):
     monkeypatch.setattr(backends, "_current", None)
     monkeypatch.setattr(memory, "_status", lambda field: None)
-    monkeypatch.setattr(memory, "give_back_freed_memory", lambda: None)  # this process is not a new one
+    monkeypatch.setattr(memory, "give_back_at_once", lambda: None)  # this process is not a new one
     measured, predicted = memory.measure("alexnet_small", 2, (1, 8, 8), 4, "numpy")
     assert measured is None
     assert predicted.total > 0

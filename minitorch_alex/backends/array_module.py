@@ -18,7 +18,8 @@ class ArrayModule:
     xp: Any = numpy
 
     def __getattr__(self, attribute: str) -> Any:  # xp.exp, xp.where, ... : the array module's own
-        return getattr(self.xp, attribute)
+        found = vars(self)[attribute] = getattr(self.xp, attribute)  # next time Python finds it without asking here
+        return found
 
     def prepare(self) -> None:
         """Load what the kernels need now, and fail now if it is broken."""

@@ -51,9 +51,7 @@ class NumbaBackend(NumbaConvolution):
         """kernel(*inputs, output, *settings) over slices of the flattened arrays."""
         out = numpy.empty(arrays[0].shape, arrays[0].dtype)
         flat = [a.ravel() for a in (*arrays, out)]
-        self.pool.share(
-            lambda start, stop: kernel(*(a[start:stop] for a in flat), *settings), out.size, PASSED * out.size
-        )
+        self.pool.share_arrays(kernel, flat, settings, PASSED * out.size)
         return out
 
     # -- convolution's bias -------------------------------------------------------
@@ -116,12 +114,8 @@ class NumbaBackend(NumbaConvolution):
     def softmax_cross_entropy(self, x: Array, labels: Array, ignore_index: int, slope: float) -> tuple[Array, Array]:
         x, labels = numpy.ascontiguousarray(x), numpy.ascontiguousarray(labels)
         loss, gradient = numpy.empty(len(x), x.dtype), numpy.empty(x.shape, x.dtype)
-        arrays, (slope,) = (x, labels, loss, gradient), _as(x, slope)
-
-        def work(start: int, stop: int) -> None:
-            self.kernels.softmax_cross_entropy(*(a[start:stop] for a in arrays), ignore_index, slope)
-
-        self.pool.share(work, len(x), EXPONENTIATED * x.size)
+        arrays, settings = (x, labels, loss, gradient), (ignore_index, *_as(x, slope))
+        self.pool.share_arrays(self.kernels.softmax_cross_entropy, arrays, settings, EXPONENTIATED * x.size)
         return loss, gradient
 
     def sgd_paper(
@@ -164,8 +158,13 @@ class NumbaBackend(NumbaConvolution):
 
 
 def _as(x: Array, *numbers: float) -> tuple:
-    """Numbers of the arrays' own type, so that a kernel is compiled once for each and computes in it."""
-    return tuple(x.dtype.type(number) for number in numbers)
+    """Numbers of the array's own type, so that a kernel is compiled once for each and computes in it."""
+    return _converted(x.dtype, numbers)
+
+
+@functools.lru_cache(maxsize=64)  # an optimizer's are the same at every step
+def _converted(dtype: numpy.dtype, numbers: tuple) -> tuple:
+    return tuple(dtype.type(number) for number in numbers)
 
 
 def _alike(w: Array, g: Array, v: Array) -> bool:

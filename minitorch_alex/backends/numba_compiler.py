@@ -12,12 +12,12 @@ from typing import Any
 from numba import njit
 from numba.core import event
 
-ALWAYS = {"cache": True, "nogil": True, "error_model": "numpy"}
-
-kernel = njit(**ALWAYS)
-in_any_order = njit(**ALWAYS, fastmath={"reassoc"})  # sums may be added up in vectors
+kernel = njit(cache=True, nogil=True, error_model="numpy")
+in_any_order = njit(
+    cache=True, nogil=True, error_model="numpy", fastmath={"reassoc"}
+)  # sums may be added up in vectors
 # Here products may be fused with sums, too, and those with what is known to be zero left out.
-approximate = njit(**ALWAYS, fastmath={"reassoc", "contract", "nsz", "nnan", "ninf"})
+approximate = njit(cache=True, nogil=True, error_model="numpy", fastmath={"reassoc", "contract", "nsz", "nnan", "ninf"})
 
 
 class Announcement(event.Listener):

@@ -20,9 +20,8 @@ class NumbaProducts(Backend):
         self.pool = ThreadPool(usable_cores())
 
     def matrix_product(self, a: Array, b: Array) -> Array:
-        (M, K), N = a.shape, b.shape[1]
-        cost = M * K * N
-        if len(self.pool.slices(max(M, N), cost)) == 1:
+        M, N, cost = a.shape[0], b.shape[1], a.shape[0] * b.size
+        if not self.pool.would_share(max(M, N), cost):
             return a @ b
         if b.T.flags.c_contiguous and M < N:  # the larger one to the left, as it lies in memory: BLAS is faster so
             return numpy.ascontiguousarray(self.matrix_product(b.T, a.T).T)

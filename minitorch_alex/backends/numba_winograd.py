@@ -18,7 +18,7 @@ from .phases import filters_from_phases, images_from_phases, phases_of_filters, 
 from .scratch import Scratch
 from .thread_pool import ThreadPool
 from .window import Pair, Shape, Window
-from .winograd import LARGEST_SHEET, OUTPUTS, Sheet, cost, matrices, sheet
+from .winograd import FILTER_COST, LARGEST_SHEET, OUTPUTS, PASS_COST, Sheet, cost, matrices, sheet
 
 UNPACKED = (
     1_000_000  # multiplications: up to here OpenBLAS (with AVX-512) multiplies without copying its operands first
@@ -83,7 +83,9 @@ class Winograd:
         turned = phases.swapaxes(1, 2)[..., ::-1, ::-1]
         self._conv2d(gy, turned, numpy.zeros(found.shape[1], gx.dtype), found, around)
         if s > 1:
-            self.pool.share(lambda i, j: images_from_phases(found[i:j], gx[i:j], s, window.padding), len(gx), gx.size)
+            self.pool.share(
+                lambda i, j: images_from_phases(found[i:j], gx[i:j], s, window.padding), len(gx), PASS_COST * gx.size
+            )
 
     def conv2d_weight_gradient(self, gy: Array, x: Array, gw: Array, window: Window) -> None:
         """Fill gw, of the shape of the filters."""
@@ -135,7 +137,7 @@ class Winograd:
         def work(i: int, j: int) -> None:
             phases_of_images(x[i:j], phases[i:j], s, window.padding)
 
-        self.pool.share(work, len(x), phases.size)
+        self.pool.share(work, len(x), PASS_COST * phases.size)
         return phases
 
     # -- stride 1 -------------------------------------------------------------------
@@ -235,7 +237,7 @@ class Winograd:
                 taps = filters[g, block * size : (block + 1) * size].transpose(2, 3, 1, 0).reshape(r * r, C * size)
                 values[g, :, block] = (both @ taps).reshape(-1, C, size)
 
-        self.pool.share(work, G * F // size, values.size)
+        self.pool.share(work, G * F // size, FILTER_COST * values.size)
         return values
 
     def _gradient_of_filters(self, sums: list[Array], gw: Array) -> None:
@@ -249,7 +251,7 @@ class Winograd:
                 taps = both @ sum(one[g, :, block] for one in sums).reshape(-1, C * size)
                 gw[g, block * size : (block + 1) * size] = taps.reshape(r, r, C, size).transpose(3, 2, 0, 1)
 
-        self.pool.share(work, G * F // size, sums[0].size)
+        self.pool.share(work, G * F // size, FILTER_COST * sums[0].size)
 
 
 def _add_products(inputs: Array, gradients: Array, sums: Array, again: bool) -> None:

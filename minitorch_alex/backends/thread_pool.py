@@ -9,9 +9,10 @@ from __future__ import annotations
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from queue import SimpleQueue
+from typing import Any
 
 import numpy
 import threadpoolctl
@@ -88,9 +89,21 @@ class ThreadPool:
         if job.error is not None:
             raise job.error
 
+    def share_arrays(self, kernel: Callable, arrays: Sequence[Any], settings: tuple, cost: float) -> None:
+        """Call kernel(*arrays, *settings) on slices along the arrays' first dimension; on all of it if it is little."""
+        if cost < WORTH_SHARING:  # slicing them would take as long as a small kernel
+            kernel(*arrays, *settings)
+        else:
+            count = len(arrays[0])
+            self.share(lambda start, stop: kernel(*(a[start:stop] for a in arrays), *settings), count, cost)
+
+    def would_share(self, count: int, cost: float) -> bool:
+        """Whether `share` uses more than one thread."""
+        return cost >= WORTH_SHARING and min(self.threads, count) > 1
+
     def slices(self, count: int, cost: float) -> list[tuple[int, int]]:
         """The slices that `share` uses: as many as there are threads, or one where the work is small."""
-        parts = max(1, min(self.threads, count)) if cost >= WORTH_SHARING else 1
+        parts = min(self.threads, count) if self.would_share(count, cost) else 1
         return [(count * i // parts, count * (i + 1) // parts) for i in range(parts)]
 
     def _start_helpers(self) -> None:

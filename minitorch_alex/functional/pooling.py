@@ -128,13 +128,14 @@ def _even_windows(n: int, count: int) -> list[slice]:
 
 @op
 def _adaptive_avg_pool2d(xp, x, rows, columns):
-    y = xp.empty((*x.shape[:-2], len(rows), len(columns)), x.dtype)
+    shape = x.shape
+    y = xp.empty((*shape[:-2], len(rows), len(columns)), x.dtype)
     for p, height in enumerate(rows):
         for q, width in enumerate(columns):
             y[..., p, q] = x[..., height, width].mean(axis=(-2, -1))
 
     def grad_x(gy):
-        gx = xp.zeros(x.shape, gy.dtype)
+        gx = xp.zeros(shape, gy.dtype)
         for p, height in enumerate(rows):
             for q, width in enumerate(columns):
                 window = gx[..., height, width]

@@ -39,7 +39,8 @@ def sum(input: Tensor, dim: Dim = None, keepdim: bool = False) -> Tensor:
 
 @op
 def _sum(xp, x, dims, keepdim):
-    return _total(x, dims, keepdim), (lambda g: _spread(xp, g, dims, x.shape),)
+    shape = x.shape
+    return _total(x, dims, keepdim), (lambda g: _spread(xp, g, dims, shape),)
 
 
 @operation
@@ -50,10 +51,10 @@ def mean(input: Tensor, dim: Dim = None, keepdim: bool = False) -> Tensor:
 
 @op
 def _mean(xp, x, dims, keepdim):
-    count = _count(x.shape, dims)
+    shape, count = x.shape, _count(x.shape, dims)
     total = _total(x, dims, keepdim)
     y = total / count if count else total * float("nan")
-    return y, (lambda g: _spread(xp, g / (count or 1), dims, x.shape),)
+    return y, (lambda g: _spread(xp, g / (count or 1), dims, shape),)
 
 
 @operation
@@ -67,11 +68,11 @@ def var(input: Tensor, dim: Dim = None, unbiased: bool = True, keepdim: bool = F
 
 @op
 def _var(xp, x, dims, unbiased, keepdim):
-    n = _count(x.shape, dims)
+    shape, n = x.shape, _count(x.shape, dims)
     distance = x - _total(x, dims, True) / (n or 1)
     weight = 1 / (n - unbiased) if n > unbiased else float("nan")
     y = _total(distance * distance, dims, keepdim) * weight
-    return y, (lambda g: 2 * weight * distance * _spread(xp, g, dims, x.shape),)
+    return y, (lambda g: 2 * weight * distance * _spread(xp, g, dims, shape),)
 
 
 def _count(shape: tuple[int, ...], dims: tuple[int, ...]) -> int:
@@ -136,8 +137,10 @@ def _take_along(xp, x, indices, dim):
     if not x.ndim:
         return x, (lambda g: g,)
 
+    shape = x.shape
+
     def grad_x(g):
-        places = xp.arange(x.shape[dim]).reshape([-1 if i == dim else 1 for i in range(x.ndim)])
+        places = xp.arange(shape[dim]).reshape([-1 if i == dim else 1 for i in range(len(shape))])
         return xp.where(places == indices, g, g.dtype.type(0))
 
     return xp.take_along_axis(x, indices, dim), (grad_x,)

@@ -27,7 +27,8 @@ def reshape(input: Tensor, *shape: Any) -> Tensor:
 
 @op
 def _reshape(xp, x, shape):
-    return x.reshape(shape), (lambda g: g.reshape(x.shape),)
+    before = x.shape
+    return x.reshape(shape), (lambda g: g.reshape(before),)
 
 
 @operation
@@ -173,10 +174,11 @@ def _index(part: Any) -> Any:
 
 @op
 def _getitem(xp, x, index):
+    shape = x.shape
     repeats = any(hasattr(part, "dtype") and part.dtype.kind != "b" for part in index)  # may name an element twice
 
     def grad_x(g):
-        out = xp.zeros(x.shape, g.dtype)
+        out = xp.zeros(shape, g.dtype)
         if repeats:
             return xp.index_add(out, index, g)
         out[index] = g
@@ -256,13 +258,14 @@ def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float 
 
 @op
 def _pad(xp, x, around, value):
-    keep = tuple(slice(max(0, -before), n - max(0, -after)) for n, (before, after) in zip(x.shape, around, strict=True))
+    shape = x.shape
+    keep = tuple(slice(max(0, -before), n - max(0, -after)) for n, (before, after) in zip(shape, around, strict=True))
     grow = [(max(0, before), max(0, after)) for before, after in around]
     inner = x[keep]
     middle = tuple(slice(before, before + n) for n, (before, _) in zip(inner.shape, grow, strict=True))
 
     def grad_x(g):
-        out = xp.zeros(x.shape, g.dtype)
+        out = xp.zeros(shape, g.dtype)
         out[keep] = g[middle]
         return out
 
