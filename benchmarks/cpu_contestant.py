@@ -20,6 +20,7 @@ from .cpu_networks import Leaf
 Call = Callable[[], Any]  # does the work once, and comes back when it is done
 SCORES, EVALUATED = "scores", "scores in evaluation"
 TRIAL = 0.2  # seconds for each way, or one call
+STEPS_TO_SETTLE = 4  # after which no new memory is asked for
 
 
 class Contestant:
@@ -113,17 +114,19 @@ class Contestant:
 
     def check(self, network: str, batch: int, training: bool, file: str) -> dict[str, float]:
         """How far scores and gradients are from those in the file, each as a part of the right one's length."""
+        self.network = ""  # what was timed has learnt, and the reference has not
         self.take(network)
         found = self.gradients(*cpu_networks.batch(network, batch), training)
         with numpy.load(Path(file)) as right:
             return {name: distance(found.get(name), right[name]) for name in right}
 
     def peak(self, network: str, batch: int) -> int | None:
-        """Bytes at the peak of two training steps less those after importing, in a new process; None if unknown."""
+        """Bytes at the peak of training steps less those after importing, in a new process; None if unknown."""
         self.prepare()
         before = memory._status("VmRSS")
         self.load(network, batch, "training", most=1)
-        self.call()
+        for _ in range(STEPS_TO_SETTLE):
+            self.call()
         after = memory._status("VmHWM")
         return None if after is None or before is None else after - before
 

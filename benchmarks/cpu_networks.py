@@ -10,7 +10,7 @@ from minitorch_alex import init, manual_seed, models
 from minitorch_alex.nn import Linear, Module, ReLU, Sequential
 from minitorch_alex.summary import summary
 
-LR, MOMENTUM, DECAY = 1e-6, 0.9, 5e-4  # so low that thousands of steps on the same noise lead nowhere
+LR, MOMENTUM, DECAY = 1e-6, 0.9, 5e-4  # so low that steps on the same noise do not end in infinities
 SPREAD_OF_PIXELS = 74.0  # of 0..255 less the mean image, which is what the paper's network is made for
 
 

@@ -29,7 +29,7 @@ MODULES = {
 }
 PEERS = ("pytorch", "keras", "jax")
 LIMIT = 900.0  # seconds for an answer
-FAR_BEHIND = 3  # times as slow as the fastest
+FAR_BEHIND = 10  # times as slow as the fastest
 REST = 0.05  # seconds between two turns, in which the threads of the one before fall asleep
 
 

@@ -16,7 +16,7 @@ import threadpoolctl
 
 import minitorch_alex.functional as F
 from minitorch_alex import backends
-from minitorch_alex.backends.thread_pool import usable_cores
+from minitorch_alex.backends.thread_pool import threads_to_use, usable_cores
 from minitorch_alex.tensor import Tensor
 
 from .gpu_convolution import Layer
@@ -115,6 +115,7 @@ def on_backend(backend: backends.Backend, layer: Layer, x: Any, w: Any, gy: Any)
 def on_pytorch(layer: Layer, x: Any, w: Any, gy: Any) -> Results:
     import torch
 
+    torch.set_num_threads(threads_to_use())
     images, weight = (torch.from_numpy(a).requires_grad_() for a in (x, w))
     y = torch.conv2d(images, weight, None, layer.stride, layer.pad, groups=layer.groups)
     gradients = torch.autograd.grad(y, (images, weight), torch.from_numpy(gy))

@@ -132,8 +132,8 @@ class Stopwatch:
         """The layer's forward(), timed; what it does is noted in the rows."""
         forward = layer.forward
 
-        def watched(x: Tensor) -> Tensor:
-            y = self.call(path, forward, x)
+        def watched(x: Tensor, *more: Any) -> Tensor:
+            y = self.call(path, forward, x, *more)
             row = self.rows.setdefault(path, Row(path, type(layer).__name__))
             row.operations += operations_of(layer, x, y)
             row.bytes += bytes_of(layer, x, y)

@@ -80,6 +80,8 @@ def obey(given: dict[str, Any]) -> int:
     """Do what the command line asks for."""
     out, resume, file = given.pop("out"), given.pop("resume"), given.pop("config")
     only_estimate, only_memory, only_profile = (given.pop(name) for name in ("estimate", "memory", "profile"))
+    if only_estimate + only_memory + only_profile > 1:
+        raise ConfigError("--estimate, --memory and --profile: choose one")
     if (only_estimate or only_memory or only_profile) and (resume or out):
         raise ConfigError("--estimate, --memory and --profile train nothing: --resume and --out do not go with them")
     if only_memory:
@@ -233,6 +235,8 @@ def memory_of_a_step(config: Config) -> str:
     """--memory. Of networks for photographs with 1000 classes, of others for the images that they are to learn."""
     if config.precision != "fp32":
         raise ConfigError("--memory measures a step in fp32: leave --precision out")
+    if config.convolution != "auto":
+        raise ConfigError("--memory measures a step as it is by default: leave --convolution out")
     choose_backend(config.backend)
     classes, shape = 1000, models.MODELS[config.model].image_shape
     if shape is None:

@@ -216,10 +216,10 @@ class Clock(Field):
 
 def test_they_take_turns_and_who_is_far_behind_is_not_waited_for(monkeypatch):
     monkeypatch.setattr(cpu_process, "REST", 0)
-    clock = Clock(a=1.0, b=2.9, c=3.1)
+    clock = Clock(a=1.0, b=9.9, c=10.1)
     times, problems = clock.in_turns(["a", "b", "c"], 3, seconds=1.0)
     assert clock.asked == ["a", "b", "c", "a", "b", "a", "b"]
-    assert (times, problems) == ({"a": [1.0] * 3, "b": [2.9] * 3, "c": [3.1]}, {})
+    assert (times, problems) == ({"a": [1.0] * 3, "b": [9.9] * 3, "c": [10.1]}, {})
     quick = Clock(a=0.01, b=0.5)
     quick.in_turns(["a", "b"], 2, seconds=1.0)
     assert quick.asked == ["a", "b", "a", "b"]  # far behind, but soon done

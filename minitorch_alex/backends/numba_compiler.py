@@ -1,23 +1,36 @@
 """How kernels are compiled for a CPU: by Numba, when first called, and kept on disk; the first time says so.
 
 A kernel is serial, and lets other threads run meanwhile: threads are the caller's business. Everything that it calls
-must stand in its own file, because Numba takes what it has kept for good as long as that file is unchanged.
+must stand in its own file, because Numba takes what it has kept for good as long as that file is unchanged. (So a
+change of what LLVM may do, here, is not noticed: touch the kernels' files then.)
 """
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from numba import njit
 from numba.core import event
 
-kernel = njit(cache=True, nogil=True, error_model="numpy")
-in_any_order = njit(
-    cache=True, nogil=True, error_model="numpy", fastmath={"reassoc"}
-)  # sums may be added up in vectors
-# Here products may be fused with sums, too, and those with what is known to be zero left out.
-approximate = njit(cache=True, nogil=True, error_model="numpy", fastmath={"reassoc", "contract", "nsz", "nnan", "ninf"})
+
+def compiled(*liberties: str) -> Callable[[Callable], Callable]:
+    """A decorator for kernels. Liberties are those that LLVM may take with floating-point numbers, by its names."""
+
+    def decorate(function: Callable) -> Callable:
+        settings: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": set(liberties)}
+        try:
+            return njit(cache=True, **settings)(function)
+        except RuntimeError:  # there is no folder that could keep it
+            return njit(**settings)(function)
+
+    return decorate
+
+
+kernel = compiled()
+in_any_order = compiled("reassoc")  # sums may be added up in vectors
+approximate = compiled("reassoc", "contract", "nsz")  # and products be fused with sums
 
 
 class Announcement(event.Listener):

@@ -54,7 +54,7 @@ class NumbaConvolution(NumbaProducts):
         y = numpy.empty((x.shape[0], w.shape[0], *window.output_size(*x.shape[2:])), x.dtype)
         bias = numpy.zeros(w.shape[0], x.dtype) if bias is None else numpy.ascontiguousarray(bias, x.dtype)
         with self.pool.one_blas_thread():
-            if self._filters_minimally(x.shape, filters.shape, y.shape, window, x.dtype):
+            if self._uses_winograd(x.shape, filters.shape, y.shape, window, x.dtype):
                 self.winograd.conv2d(x, filters, bias, y, window)
             else:
                 self._conv2d(x, filters, bias, y, window)
@@ -64,7 +64,7 @@ class NumbaConvolution(NumbaProducts):
         gy, filters = numpy.ascontiguousarray(gy), _by_group(w, groups)
         gx = numpy.empty(shape, gy.dtype)
         with self.pool.one_blas_thread():
-            if self._filters_minimally(shape, filters.shape, gy.shape, window, gy.dtype):
+            if self._uses_winograd(shape, filters.shape, gy.shape, window, gy.dtype):
                 self.winograd.conv2d_input_gradient(gy, filters, gx, window)
             else:
                 self._conv2d_input_gradient(gy, filters, gx, window)
@@ -73,13 +73,13 @@ class NumbaConvolution(NumbaProducts):
     def conv2d_weight_gradient(self, gy: Array, x: Array, shape: tuple[int, ...], window: Window, groups: int) -> Array:
         gy, x, gw = numpy.ascontiguousarray(gy), numpy.ascontiguousarray(x), numpy.empty(shape, x.dtype)
         with self.pool.one_blas_thread():
-            if self._filters_minimally(x.shape, _by_group(gw, groups).shape, gy.shape, window, x.dtype):
+            if self._uses_winograd(x.shape, _by_group(gw, groups).shape, gy.shape, window, x.dtype):
                 self.winograd.conv2d_weight_gradient(gy, x, _by_group(gw, groups), window)
             else:
                 self._conv2d_weight_gradient(gy, x, _by_group(gw, groups), window)
         return gw
 
-    def _filters_minimally(self, x: Shape, filters: Shape, y: Shape, window: Window, dtype: numpy.dtype) -> bool:
+    def _uses_winograd(self, x: Shape, filters: Shape, y: Shape, window: Window, dtype: numpy.dtype) -> bool:
         """Whether minimal filtering applies to arrays of these shapes, and is asked for or cheaper."""
         if self.convolution == "im2col" or dtype not in ("float32", "float64"):
             return False
@@ -104,7 +104,7 @@ class NumbaConvolution(NumbaProducts):
                 part = _by_image(y[i:j, :, top:bottom], G)
                 numpy.add(rows.reshape(part.shape), bias, out=part)
 
-        if self.pool.threads <= len(x):
+        if min(self.pool.threads, P) <= len(x):
             self.pool.share(work, len(x), y.size * filters[0, 0].size)
         else:
             self.pool.share(lambda top, bottom: work(0, len(x), top, bottom), P, y.size * filters[0, 0].size)
@@ -113,19 +113,19 @@ class NumbaConvolution(NumbaProducts):
         G, F, C = filters.shape[:3]
         N, image, cost = len(gx), gx.shape[2:], gy.size * filters[0, 0].size
 
-        def work(start: int, stop: int, filters: Array, gx: Array) -> None:
-            transposed = numpy.ascontiguousarray(filters).reshape(G, F, -1).swapaxes(1, 2)
-            for i, j, columns, rows in self._chunks(start, stop, gy, gx.shape, window, G):
+        def work(start: int, stop: int, some_filters: Array, part: Array) -> None:
+            transposed = numpy.ascontiguousarray(some_filters).reshape(G, F, -1).swapaxes(1, 2)
+            for i, j, columns, rows in self._chunks(start, stop, gy, part.shape, window, G):
                 rows[...] = _by_image(gy[i:j], G).reshape(rows.shape)
                 numpy.matmul(transposed, rows, out=columns.reshape(*transposed.shape[:2], -1))
-                self.kernels.col2im(columns, gx[i:j], *window.stride, *window.padding, *window.dilation)
+                self.kernels.col2im(columns, part[i:j], *window.stride, *window.padding, *window.dilation)
 
         def some_channels(start: int, stop: int) -> None:
             part = numpy.empty((N, G * (stop - start), *image), gx.dtype)
             work(0, N, filters[:, :, start:stop], part)
             gx.reshape(N, G, C, *image)[:, :, start:stop] = part.reshape(N, G, stop - start, *image)
 
-        if self.pool.threads <= N:
+        if min(self.pool.threads, C) <= N:
             self.pool.share(lambda start, stop: work(start, stop, filters, gx), N, cost)
         else:
             self.pool.share(some_channels, C, cost)
@@ -146,7 +146,7 @@ class NumbaConvolution(NumbaProducts):
             add(0, N, part.reshape(N, G * (stop - start), *image), total)
             gw[:, :, start:stop] = total.reshape(G, F, stop - start, *gw.shape[3:])
 
-        if self.pool.threads <= N:
+        if min(self.pool.threads, C) <= N:
             sums = {start: numpy.zeros((G, F, gw[0, 0].size), x.dtype) for start, _ in self.pool.slices(N, cost)}
             self.pool.share(lambda start, stop: add(start, stop, x, sums[start]), N, cost)
             gw[...] = sum(sums.values()).reshape(gw.shape)  # type: ignore[union-attr]
@@ -178,7 +178,7 @@ class NumbaConvolution(NumbaProducts):
         """Each thread keeps the columns and outputs of one image, or of several small ones that fill no more than its
         cache, and adds up the gradient of the weights for its own images, before these are added up."""
         filters = (groups, w[0] // groups, *w[1:])
-        if self._filters_minimally(x, filters, y, window, dtype):
+        if self._uses_winograd(x, filters, y, window, dtype):
             return self.winograd.buffers(x, y, filters, window, dtype)
         threads, pixels = self.pool.threads, prod(y[2:])
         columns = x[1] * prod(window.kernel) * pixels + y[1] * pixels

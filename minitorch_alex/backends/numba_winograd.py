@@ -18,13 +18,13 @@ from .phases import filters_from_phases, images_from_phases, phases_of_filters, 
 from .scratch import Scratch
 from .thread_pool import ThreadPool
 from .window import Pair, Shape, Window
-from .winograd import FILTER_COST, LARGEST_SHEET, OUTPUTS, PASS_COST, Sheet, cost, matrices, sheet
+from .winograd import FILTER_COST, LARGEST_SHEET, OUTPUTS, PASS_COST, Sheet, best_sheet, cost, matrices
 
 UNPACKED = (
     1_000_000  # multiplications: up to here OpenBLAS (with AVX-512) multiplies without copying its operands first
 )
 GRADIENT_TILES = 200  # that one product sums into a weight gradient: the more, the fewer such products to add up
-TOGETHER = 250_000  # elements of these products that are added at a time: they fit into a second-level cache
+SUMS_AT_A_TIME = 250_000  # elements of these products that are added at a time: they fit into a second-level cache
 
 
 Rows = tuple[tuple[float, ...], ...]  # a matrix as the kernels take it: its size is part of its type
@@ -33,10 +33,10 @@ Rows = tuple[tuple[float, ...], ...]  # a matrix as the kernels take it: its siz
 class Transforms(NamedTuple):
     """The matrices of winograd.py as they are applied to rows and columns of a tile."""
 
-    to_inputs: Rows  # B^T
-    to_outputs: Rows  # A^T
-    to_gradients: Rows  # A
-    to_filters: Array  # (n*n, r*r): G for rows and columns at once
+    inputs_to_points: Rows  # B^T
+    points_to_outputs: Rows  # A^T
+    gradients_to_points: Rows  # A
+    filters_to_points: Array  # (n*n, r*r): G for rows and columns at once
 
 
 @functools.cache
@@ -73,19 +73,18 @@ class Winograd:
             self._conv2d(x, filters, bias, y, window.padding)
 
     def conv2d_input_gradient(self, gy: Array, filters: Array, gx: Array, window: Window) -> None:
-        """Fill gx, of the shape of x: gy filtered with the filters turned round."""
-        s, padding = window.stride[0], window.padding
-        phases, found = phases_of_filters(filters, s), gx
+        """Fill gx, of the shape of x."""
+        s = window.stride[0]
         if s > 1:
             found = numpy.empty(_phases_shape(gx.shape, gy.shape, window), gx.dtype)
-            padding = (0, 0)
-        around = (phases.shape[3] - 1 - padding[0], phases.shape[4] - 1 - padding[1])
-        turned = phases.swapaxes(1, 2)[..., ::-1, ::-1]
-        self._conv2d(gy, turned, numpy.zeros(found.shape[1], gx.dtype), found, around)
-        if s > 1:
-            self.pool.share(
-                lambda i, j: images_from_phases(found[i:j], gx[i:j], s, window.padding), len(gx), PASS_COST * gx.size
-            )
+            self._conv2d_input_gradient(gy, phases_of_filters(filters, s), found, (0, 0))
+
+            def work(i: int, j: int) -> None:
+                images_from_phases(found[i:j], gx[i:j], s, window.padding)
+
+            self.pool.share(work, len(gx), PASS_COST * gx.size)
+        else:
+            self._conv2d_input_gradient(gy, filters, gx, window.padding)
 
     def conv2d_weight_gradient(self, gy: Array, x: Array, gw: Array, window: Window) -> None:
         """Fill gw, of the shape of the filters."""
@@ -113,10 +112,8 @@ class Winograd:
         return cost(plan, x[0], (G, F, C * s * s, r, r))
 
     def buffers(self, x: Shape, y: Shape, filters: Shape, window: Window, dtype: numpy.dtype) -> tuple[int, int]:
-        """Bytes of scratch memory, kept; and of what passes with a gradient: sums of each thread, or filters' values.
-
-        Phases count as passing: there are as many as pixels.
-        """
+        """Bytes that a convolution needs in its gradients: of scratch memory, which the threads keep, and of what
+        passes: each thread's sums, and phases."""
         (C, R), s, padding, phases = filters[2:4], window.stride[0], window.padding, 0
         if s > 1:
             x, padding = _phases_shape(x, y, window), (0, 0)
@@ -144,7 +141,7 @@ class Winograd:
     def _conv2d(self, x: Array, filters: Array, bias: Array, y: Array, padding: Pair) -> None:
         """x (N, G*C, H, W), filters (G, F, C, r, r), bias (G*F,) -> y (N, G*F, P, Q)."""
         G, F, C, r, _ = filters.shape
-        n, apply = OUTPUTS[r] + r - 1, transforms(r, x.dtype)
+        n, transform = OUTPUTS[r] + r - 1, transforms(r, x.dtype)
         work_of_all = y.size * C * r * r
         plan = self._plan(x.shape, y.shape, padding, r, work_of_all)
         sheets = max(1, LARGEST_SHEET // plan.size)
@@ -159,17 +156,23 @@ class Winograd:
                 j = min(i + sheets * plan.held, stop)
                 used = -(-(j - i) // plan.held)
                 tiles = used * plan.size
-                self._to_points(apply.to_inputs, x[i:j], padding, plan, pictures[:used], strip, points)
+                self._to_points(transform.inputs_to_points, x[i:j], padding, plan, pictures[:used], strip, points)
                 numpy.matmul(left[..., :tiles, :], filter_values, out=right[..., :tiles, :])
-                self._from_points(apply.to_outputs, products, outputs[:used], strip)
+                self._from_points(transform.points_to_outputs, products, outputs[:used], strip)
                 self.kernels.take_out(outputs[:used], y[i:j], bias, *plan.images, *plan.pitch)
 
         self.pool.share(work, len(x), work_of_all)
 
+    def _conv2d_input_gradient(self, gy: Array, filters: Array, gx: Array, padding: Pair) -> None:
+        """gy (N, G*F, P, Q), filters (G, F, C, r, r) -> gx (N, G*C, H, W): gy under the filters turned round."""
+        turned = filters.swapaxes(1, 2)[..., ::-1, ::-1]
+        around = (filters.shape[3] - 1 - padding[0], filters.shape[4] - 1 - padding[1])
+        self._conv2d(gy, turned, numpy.zeros(gx.shape[1], gx.dtype), gx, around)
+
     def _conv2d_weight_gradient(self, gy: Array, x: Array, gw: Array, padding: Pair) -> None:
         """gy (N, G*F, P, Q), x (N, G*C, H, W) -> gw (G, F, C, r, r)."""
         G, F, C, r, _ = gw.shape
-        n, apply = OUTPUTS[r] + r - 1, transforms(r, x.dtype)
+        n, transform = OUTPUTS[r] + r - 1, transforms(r, x.dtype)
         work_of_all = gy.size * C * r * r
         plan = self._plan(x.shape, gy.shape, padding, r, work_of_all)
         sheets = max(1, GRADIENT_TILES // plan.size)
@@ -183,8 +186,8 @@ class Winograd:
                 j = min(i + sheets * plan.held, stop)
                 used = -(-(j - i) // plan.held)
                 tiles = used * plan.size
-                self._to_points(apply.to_inputs, x[i:j], padding, plan, pictures[:used], strip, inputs)
-                self._to_points(apply.to_gradients, gy[i:j], (0, 0), plan, outputs[:used], strip, gradients)
+                self._to_points(transform.inputs_to_points, x[i:j], padding, plan, pictures[:used], strip, inputs)
+                self._to_points(transform.gradients_to_points, gy[i:j], (0, 0), plan, outputs[:used], strip, gradients)
                 _add_products(inputs[:, :, :tiles], gradients[:, :, :tiles], sums[start], i > start)
 
         self.pool.share(work, len(x), work_of_all)
@@ -193,7 +196,7 @@ class Winograd:
     def _plan(self, x: Shape, y: Shape, padding: Pair, r: int, work: float) -> Sheet:
         """The sheets for images of shape x and outputs of shape y."""
         images = max(stop - start for start, stop in self.pool.slices(x[0], work))
-        return sheet(images, x[2:], y[2:], padding, OUTPUTS[r])
+        return best_sheet(images, x[2:], y[2:], padding, OUTPUTS[r])
 
     def _room(self, dtype: numpy.dtype, n: int, plan: Sheet, sheets: int, inputs: int, outputs: int) -> list[Array]:
         """Scratch memory of this thread: values at the points and pictures, of inputs and outputs; a strip."""
@@ -227,7 +230,7 @@ class Winograd:
     def _filter_values(self, filters: Array, tiles: int) -> Array:
         """G g G^T of filters (G, F, C, r, r), as (G, n*n, blocks, C, F/blocks): one product for each block."""
         G, F, C, r, _ = filters.shape
-        both = transforms(r, filters.dtype).to_filters
+        both = transforms(r, filters.dtype).filters_to_points
         size = _block(F, UNPACKED // (C * tiles))
         values = numpy.empty((G, len(both), F // size, C, size), filters.dtype)
 
@@ -243,7 +246,7 @@ class Winograd:
     def _gradient_of_filters(self, sums: list[Array], gw: Array) -> None:
         """gw (G, F, C, r, r) = G^T (sum of the sums (G, n*n, blocks, C, F/blocks)) G: _filter_values turned round."""
         G, F, C, r, _ = gw.shape
-        both, size = transforms(r, gw.dtype).to_filters.T, sums[0].shape[4]
+        both, size = transforms(r, gw.dtype).filters_to_points.T, sums[0].shape[4]
 
         def work(start: int, stop: int) -> None:
             for i in range(start, stop):
@@ -262,16 +265,16 @@ def _add_products(inputs: Array, gradients: Array, sums: Array, again: bool) -> 
     if not again:
         numpy.matmul(left, right, out=sums)
         return
-    step = max(1, TOGETHER // (blocks * C * F))
+    step = max(1, SUMS_AT_A_TIME // (blocks * C * F))
     for g in range(G):
         for k in range(0, points, step):
             sums[g, k : k + step] += left[g, k : k + step] @ right[g, k : k + step]
 
 
 def _block(F: int, most: int) -> int:
-    """How many filters are multiplied at a time: a divisor of F, as large as UNPACKED allows."""
-    divisors = [size for size in range(1, 65) if F % size == 0]
-    return max((size for size in divisors if size <= max(32, most)), default=F)
+    """How many filters are multiplied at a time: a divisor of F from 16 to 64, near `most`; all where there is none."""
+    divisors = [size for size in range(16, 65) if F % size == 0 and size <= max(32, most)]
+    return max(divisors, default=F)
 
 
 def _phases_shape(shape: Shape, output: Shape, window: Window) -> Shape:

@@ -1,4 +1,4 @@
-"""Memory that a thread uses again and again, so that it stays in the cache and is never handed back and forth."""
+"""Memory that a thread uses again and again, and keeps."""
 
 from __future__ import annotations
 

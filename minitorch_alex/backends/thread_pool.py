@@ -22,6 +22,12 @@ WORTH_SHARING = 5_000_000  # multiply-adds of a matrix product: 0.1 ms on one co
 Work = Callable[[int, int], None]
 
 
+def threads_to_use() -> int:
+    """All usable cores, or fewer where OMP_NUM_THREADS says so, which BLAS obeys too."""
+    wished = os.environ.get("OMP_NUM_THREADS", "")
+    return min(usable_cores(), max(1, int(wished))) if wished.isdecimal() else usable_cores()
+
+
 def usable_cores() -> int:
     """How many cores this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -116,19 +122,23 @@ class ThreadPool:
 
     @contextmanager
     def one_blas_thread(self) -> Iterator[None]:
-        """BLAS at one thread until the last caller has left; then what it was before the first one came."""
-        with self._lock:
-            self._sections += 1
-            if self._sections == 1:
+        """BLAS at one thread until the last caller has left; then what it was before the first one came.
+
+        BLAS has one number of threads for the whole process: who sets it elsewhere meanwhile is overruled.
+        """
+        entered = False
+        try:
+            with self._lock:
                 if self._blas is None:
                     self._blas = threadpoolctl.ThreadpoolController().select(user_api="blas")
-                self._take_control()
-                self._restore = self._blas.limit(limits=1)
-        try:
+                self._sections, entered = self._sections + 1, True
+                if self._sections == 1:
+                    self._take_control()
+                    self._restore = self._blas.limit(limits=1)
             yield
         finally:
             with self._lock:
-                self._sections -= 1
+                self._sections -= entered
                 if self._sections == 0 and self._restore is not None:
                     self._take_control()
                     self._restore.restore_original_limits()

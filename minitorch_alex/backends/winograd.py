@@ -1,13 +1,22 @@
 """Minimal filtering: a convolution with fewer multiplications than there are taps (Winograd 1980, Lavin and Gray 2016).
 
-Take m outputs of a filter g of r taps in one dimension, y[p] = sum over s of g[s] * d[p + s], from the n = m + r - 1
-inputs that they see. Written with matrices that do not depend on the data, that is
+Two outputs y[p] = sum over s of g[s] * d[p + s] of a filter with three taps, by four multiplications instead of six:
 
-    y = A^T ((G g) * (B^T d)),    * element by element: n multiplications, where the definition has m * r
+    a = (d0 - d2) g0,   b = (d1 + d2) (g0 + g1 + g2)/2,   c = (d2 - d1) (g0 - g1 + g2)/2,   e = (d1 - d3) g2
+    y0 = a + b + c,     y1 = b - c - e
 
-F(4, 3) takes 6 instead of 12. It is the product of two polynomials, turned around (its transpose): G and A evaluate a
-polynomial at n points, B^T is the inverse of such an evaluation. In two dimensions the matrices are applied to rows and
-to columns, y = A^T ((G g G^T) * (B^T d B)) A: F(4 x 4, 3 x 3) takes 36 multiplications instead of 144.
+What is done to g is done once for all the places where the filter stands. In general m outputs of r taps take one
+multiplication for each of the n = m + r - 1 inputs that they see:
+
+    y = A^T ((G g) * (B^T d)),    * element by element, and matrices that do not depend on the data
+
+Why there are such matrices: the product of two polynomials with m and r coefficients has n coefficients, so its values
+at n points determine it, c = B ((G g) * (A a)), where A and G evaluate the two and B goes back. For a fixed g that is a
+matrix applied to a, with g[s] in row p + s of column p. Its transpose takes n numbers d to m of them, y[p] = sum of
+g[s] d[p + s]: our convolution. And the transpose of the right-hand side is A^T ((G g) * (B^T d)).
+
+In two dimensions the matrices are applied to rows and columns, y = A^T ((G g G^T) * (B^T d B)) A: F(4 x 4, 3 x 3), with
+tiles of 4 x 4 outputs, takes 36 multiplications instead of 144.
 
 With channels, the products at one of the n x n points, summed over the channels, are a matrix product: tiles times
 filters. That is where nearly all the time goes. The formula is linear in d and in g, so the gradients follow from it:
@@ -15,9 +24,10 @@ filters. That is where nearly all the time goes. The formula is linear in d and 
     input gradient:    a convolution of gy with the filters turned by 180 degrees, so the same formula
     weight gradient:   gg = G^T ((A gy A^T) * (B^T d B)) G, summed over the tiles: again one matrix product per point
 
-The price is rounding: in float32, on AlexNet's layers, outputs are up to 6e-6 of the largest one off, and gradients up
-to 1e-5, where im2col's are off by up to 6e-7. And a NaN or an infinity reaches all outputs whose tiles it meets, those
-of the image beside it too, where im2col's reach only the outputs whose windows do.
+The price is exactness. On AlexNet's layers float32 outputs are up to 6e-6 of the largest one off, and gradients up to
+1e-5, where im2col's are off by up to 6e-7. B^T d B can be 49 times as large as d (for 5 x 5 filters 225 times), so it
+overflows sooner. And a NaN or an infinity makes NaNs of all outputs whose tiles it meets, those of the image beside it
+too, where with im2col it reaches the outputs whose windows meet it.
 """
 
 from __future__ import annotations
@@ -49,7 +59,9 @@ def matrices(r: int) -> Matrices:
     """Those for filters of r taps, in float64.
 
     The polynomial with coefficients c takes the value sum over j of c[j] * t^j at the point t, and at infinity its
-    highest coefficient. Each row of B^T is multiplied by what makes its entries plain numbers, and that of G divided.
+    highest coefficient. Row i of B^T holds the coefficients of the polynomial that is zero at all points but the i-th
+    and infinity, the last row those of the one that is zero at all but infinity. What the former are worth at their
+    own point is divided out of G.
     """
     m = OUTPUTS[r]
     points = numpy.array(POINTS[m + r - 1], "float64")
@@ -58,8 +70,10 @@ def matrices(r: int) -> Matrices:
         """The matrix (n, count) that turns `count` coefficients into values."""
         return numpy.vstack([points[:, None] ** numpy.arange(count), numpy.arange(count) == count - 1])
 
-    scale = numpy.array([*(numpy.prod([t - other for other in points if other != t]) for t in points), 1.0])
-    return Matrices(evaluate(m), evaluate(r) / scale[:, None], numpy.linalg.inv(evaluate(m + r - 1)) * scale)
+    zero_elsewhere = [numpy.append(numpy.poly(points[points != t])[::-1], 0) for t in points]
+    own_values = numpy.array([*(numpy.prod(t - points[points != t]) for t in points), 1])
+    B_transposed = numpy.array([*zero_elsewhere, numpy.poly(points)[::-1]])
+    return Matrices(evaluate(m), evaluate(r) / own_values[:, None], B_transposed.T)
 
 
 class Sheet(NamedTuple):
@@ -96,7 +110,7 @@ class Sheet(NamedTuple):
 
 
 @functools.cache
-def sheet(most: int, size: tuple[int, int], output: tuple[int, int], padding: tuple[int, int], m: int) -> Sheet:
+def best_sheet(most: int, size: tuple[int, int], output: tuple[int, int], padding: tuple[int, int], m: int) -> Sheet:
     """The sheet of at most `most` images with the fewest tiles for each; of those with as few, the largest."""
     pitch = (size[0] + padding[0], size[1] + padding[1])
 
