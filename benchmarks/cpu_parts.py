@@ -48,6 +48,11 @@ MLP_BATCHES = (32,)
 STEPS_OF_PIPELINE = 12
 
 
+def validated(row: Row) -> tuple[str, str, int]:
+    """Who, and on what."""
+    return row["contestant"], row["network"], row["batch"]
+
+
 class Measuring:
     """The parts, one after the other; what is measured is kept after every row."""
 
@@ -78,7 +83,8 @@ class Measuring:
 
     def keep(self) -> None:
         """cpu.json, cpu.txt and cpu.png."""
-        self.result["validation"] = self.validated_before + self.validation.rows
+        latest = {validated(row): row for row in self.validated_before + self.validation.rows}
+        self.result["validation"] = list(latest.values())
         self.out.mkdir(parents=True, exist_ok=True)
         (self.out / "cpu.json").write_text(json.dumps(self.result, indent=1) + "\n", encoding="utf-8")
         (self.out / "cpu.txt").write_text(text_of(self.result), encoding="utf-8")
@@ -86,16 +92,16 @@ class Measuring:
             cpu_plot.ratios(self.result).save(self.out / "cpu.png")
 
     def speeds(self, part: str) -> list[Row]:
-        """Training steps or forward passes of every network at every batch size."""
-        rows: list[Row] = []
+        """Training steps or forward passes of every network at every batch size, beside those measured before."""
+        plan = self.plan
+        asked = [(name, batch) for name in plan.networks for batch in (MLP_BATCHES if name == "mlp" else plan.batches)]
+        rows = [row for row in self.result.get(part, []) if (row["network"], row["batch"]) not in asked]
         self.result[part] = rows  # which is kept as it grows
-        for network in self.plan.networks:
-            for batch in MLP_BATCHES if network == "mlp" else self.plan.batches:
-                row = {"part": part, "network": network, "batch": batch}
-                rounds = self.plan.repeats, self.plan.turn, self.plan.most
-                rows.append(time_network(self.field, self.validation, row, *rounds))
-                self.tell(f"{part}: {network}, batch {batch}")
-                self.keep()
+        for network, batch in asked:
+            row = {"part": part, "network": network, "batch": batch}
+            rows.append(time_network(self.field, self.validation, row, plan.repeats, plan.turn, plan.most))
+            self.tell(f"{part}: {network}, batch {batch}")
+            self.keep()
         return rows
 
     def layers(self) -> list[Row]:

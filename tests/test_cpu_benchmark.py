@@ -160,6 +160,18 @@ def test_layers_and_the_pipeline_without_photographs(contestants, tmp_path, monk
     assert added["validation"] == kept["validation"]
 
 
+def test_what_was_measured_of_other_networks_stays(contestants, tmp_path):
+    _, kept, _ = benchmark(tmp_path, "--only", "training", "--peers")
+    (row,) = kept["training"]
+    kept["training"] = [{**row, "network": "alexnet"}, {**row, "seconds": {"ours": [99.0]}}]
+    kept["validation"] += [{**kept["validation"][0], "network": "alexnet"}]
+    (tmp_path / "cpu.json").write_text(json.dumps(kept))
+    _, added, _ = benchmark(tmp_path, "--only", "training", "--peers", "--add")
+    assert [found["network"] for found in added["training"]] == ["alexnet", row["network"]]
+    assert added["training"][1]["seconds"]["ours"] != [99.0]  # measured anew
+    assert sorted(found["network"] for found in added["validation"]) == ["alexnet", row["network"]]
+
+
 @pytest.mark.parametrize("arguments", [["--batches", "0"], ["--python-of", "keras"], ["--python-of", "tf=python"]])
 def test_what_cannot_be_meant_is_refused(arguments, capsys):
     with pytest.raises(SystemExit) as ended:
