@@ -48,3 +48,14 @@ def test_all_threads_multiply_and_blas_has_one(monkeypatch):
     [(slices, libraries)] = seen
     assert [stop - start for start, stop in slices] == [133, 133, 134]  # of the longer side
     assert {one["num_threads"] for one in libraries if "numpy" in one["filepath"] and one["user_api"] == "blas"} <= {1}
+
+
+@pytest.mark.parametrize(
+    ("wished", "threads"), [(None, 4), ("", 4), ("2", 2), ("0", 1), ("9", 4), ("many", 4), ("2,1", 4)]
+)
+def test_the_user_may_want_fewer_threads(wished, threads, monkeypatch):
+    monkeypatch.setattr(thread_pool, "usable_cores", lambda: 4)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if wished is not None:
+        monkeypatch.setenv("OMP_NUM_THREADS", wished)
+    assert thread_pool.threads_to_use() == threads

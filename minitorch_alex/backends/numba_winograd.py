@@ -20,12 +20,9 @@ from .thread_pool import ThreadPool
 from .window import Pair, Shape, Window
 from .winograd import FILTER_COST, LARGEST_SHEET, OUTPUTS, PASS_COST, Sheet, best_sheet, cost, matrices
 
-UNPACKED = (
-    1_000_000  # multiplications: up to here OpenBLAS (with AVX-512) multiplies without copying its operands first
-)
+UNPACKED = 1_000_000  # multiplications of a product: up to here OpenBLAS (with AVX-512) does not copy its operands
 GRADIENT_TILES = 200  # that one product sums into a weight gradient: the more, the fewer such products to add up
 SUMS_AT_A_TIME = 250_000  # elements of these products that are added at a time: they fit into a second-level cache
-
 
 Rows = tuple[tuple[float, ...], ...]  # a matrix as the kernels take it: its size is part of its type
 
@@ -104,28 +101,21 @@ class Winograd:
 
     def cost(self, x: Shape, filters: Shape, y: Shape, window: Window) -> float:
         """A pass over arrays of these shapes, in multiplications."""
-        (G, F, C, R, _), s, padding = filters, window.stride[0], window.padding
-        if s > 1:
-            x, padding = _phases_shape(x, y, window), (0, 0)
-        r = -(-R // s)
-        plan = self._plan(x, y, padding, r, prod(y) * C * R * R)
-        return cost(plan, x[0], (G, F, C * s * s, r, r))
+        x, filters, padding = _at_stride_1(x, filters, y, window)
+        return cost(self._plan(x, y, padding, filters), x[0], filters)
 
     def buffers(self, x: Shape, y: Shape, filters: Shape, window: Window, dtype: numpy.dtype) -> tuple[int, int]:
         """Bytes that a convolution needs in its gradients: of scratch memory, which the threads keep, and of what
         passes: each thread's sums, and phases."""
-        (C, R), s, padding, phases = filters[2:4], window.stride[0], window.padding, 0
-        if s > 1:
-            x, padding = _phases_shape(x, y, window), (0, 0)
-            phases = prod(x)
-        r = -(-R // s)
-        plan = self._plan(x, y, padding, r, prod(y) * C * R * R)
+        x, filters, padding = _at_stride_1(x, filters, y, window)
+        plan, r = self._plan(x, y, padding, filters), filters[3]
         n, inputs, outputs = plan.m + r - 1, x[1], y[1]
         sheets = max(1, GRADIENT_TILES // plan.size)
         tiles = n * n * plan.size * (inputs + outputs)
         pictures = prod(plan.picture(n, inputs)) + prod(plan.picture(plan.m, outputs))
         room = sheets * (tiles + pictures) + prod(plan.strip(n, max(inputs, outputs)))
-        sums = min(self.pool.threads, x[0]) * n * n * prod(filters[:3]) * s * s
+        sums = min(self.pool.threads, x[0]) * n * n * prod(filters[:3])
+        phases = prod(x) if window.stride != (1, 1) else 0
         return self.pool.threads * room * dtype.itemsize, (sums + phases) * dtype.itemsize
 
     def _phases(self, x: Array, y: Array, window: Window) -> Array:
@@ -143,7 +133,7 @@ class Winograd:
         G, F, C, r, _ = filters.shape
         n, transform = OUTPUTS[r] + r - 1, transforms(r, x.dtype)
         work_of_all = y.size * C * r * r
-        plan = self._plan(x.shape, y.shape, padding, r, work_of_all)
+        plan = self._plan(x.shape, y.shape, padding, filters.shape)
         sheets = max(1, LARGEST_SHEET // plan.size)
         filter_values = self._filter_values(filters.astype(x.dtype, copy=False), sheets * plan.size)
         blocks, F_of_block = filter_values.shape[2], filter_values.shape[4]
@@ -174,7 +164,7 @@ class Winograd:
         G, F, C, r, _ = gw.shape
         n, transform = OUTPUTS[r] + r - 1, transforms(r, x.dtype)
         work_of_all = gy.size * C * r * r
-        plan = self._plan(x.shape, gy.shape, padding, r, work_of_all)
+        plan = self._plan(x.shape, gy.shape, padding, gw.shape)
         sheets = max(1, GRADIENT_TILES // plan.size)
         block = _block(F, UNPACKED // (C * sheets * plan.size))
         shape = (G, n * n, F // block, C, block)
@@ -193,10 +183,10 @@ class Winograd:
         self.pool.share(work, len(x), work_of_all)
         self._gradient_of_filters(list(sums.values()), gw)
 
-    def _plan(self, x: Shape, y: Shape, padding: Pair, r: int, work: float) -> Sheet:
-        """The sheets for images of shape x and outputs of shape y."""
-        images = max(stop - start for start, stop in self.pool.slices(x[0], work))
-        return best_sheet(images, x[2:], y[2:], padding, OUTPUTS[r])
+    def _plan(self, x: Shape, y: Shape, padding: Pair, filters: Shape) -> Sheet:
+        """The sheets for arrays of these shapes."""
+        images = max(stop - start for start, stop in self.pool.slices(x[0], prod(y) * prod(filters[2:])))
+        return best_sheet(images, x[2:], y[2:], padding, OUTPUTS[filters[3]])
 
     def _room(self, dtype: numpy.dtype, n: int, plan: Sheet, sheets: int, inputs: int, outputs: int) -> list[Array]:
         """Scratch memory of this thread: values at the points and pictures, of inputs and outputs; a strip."""
@@ -275,6 +265,14 @@ def _block(F: int, most: int) -> int:
     """How many filters are multiplied at a time: a divisor of F from 16 to 64, near `most`; all where there is none."""
     divisors = [size for size in range(16, 65) if F % size == 0 and size <= max(32, most)]
     return max(divisors, default=F)
+
+
+def _at_stride_1(x: Shape, filters: Shape, y: Shape, window: Window) -> tuple[Shape, Shape, Pair]:
+    """The shapes of x and of the filters, and the padding, after sorting into phases where there is a stride."""
+    (G, F, C, R, _), s = filters, window.stride[0]
+    if s == 1:
+        return x, filters, window.padding
+    return _phases_shape(x, y, window), (G, F, C * s * s, -(-R // s), -(-R // s)), (0, 0)
 
 
 def _phases_shape(shape: Shape, output: Shape, window: Window) -> Shape:
