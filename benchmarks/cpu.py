@@ -12,8 +12,8 @@ Every contestant is a process of its own and has all cores when it is its turn. 
 gradients are compared with the reference in float64; where they differ, that is said and no number is given. A peer
 that is not installed, or fails, is named. With --python-of a peer may be installed for another Python, which needs
 what minitorch_alex needs. The results are kept as cpu.json, cpu.txt and cpu.png in benchmarks/results, or in the folder
---out, after every row. Exit status: 0 measured, 1 something of ours computes other results than the reference, 2
-something in the request is wrong.
+--out, after every row. Exit status: 0 measured, 1 something of ours computes other results than the reference or does
+not run, 2 something in the request is wrong.
 """
 
 from __future__ import annotations
@@ -31,11 +31,10 @@ from minitorch_alex.command_line import reported
 from minitorch_alex.config import ConfigError
 
 from .cpu_networks import NETWORKS
-from .cpu_parts import PARTS, PHOTOGRAPHS_IN, QUICK, THOROUGH, Measuring, Plan
+from .cpu_parts import PARTS, PHOTOGRAPHS_IN, QUICK, SKIPPED, THOROUGH, Measuring, Plan
 from .cpu_process import OURS, PEERS, Field
 from .cpu_rows import Validation
 from .cpu_tables import text_of
-from .gpu_timing import WRONG
 from .machine import machine
 
 RESULTS = Path(__file__).parent / "results"
@@ -56,7 +55,7 @@ def run(given: argparse.Namespace) -> int:
         print(f"{time.monotonic() - began:6.1f} s  {what}", file=sys.stderr, flush=True)
 
     result: dict[str, Any] = {
-        "command": "python -m benchmarks.cpu" + (" --quick" if given.quick else ""),
+        "command": command(given),
         "machine": machine(),
         "load_average_before": round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None,
         **(earlier(given.out) if given.add else {}),
@@ -74,8 +73,24 @@ def run(given: argparse.Namespace) -> int:
         for part in plan.parts:
             measuring.measure(part, given.data)
     print(text_of(result))
-    wrong = [row for row in result["validation"] if row["contestant"] == OURS and WRONG in row.get("problem", "")]
-    return 1 if wrong else 0
+    return 1 if failures(result, plan.parts) else 0
+
+
+def failures(result: dict[str, Any], parts: tuple[str, ...]) -> list[str]:
+    """What kept ours from being measured in these parts; a peer's problem is none of them, nor a part skipped."""
+    rows = [row for part in parts for row in (result[part] if isinstance(result[part], list) else [result[part]])]
+    problems = [row["problem"] for row in rows if "problem" in row]
+    return [problem for problem in problems if not problem.startswith(SKIPPED)]
+
+
+def command(given: argparse.Namespace) -> str:
+    """What was asked for, without the paths of this machine."""
+    words = ["python -m benchmarks.cpu", *(["--quick"] if given.quick else [])]
+    for name in ("only", "networks", "batches", "repeats", "peers"):
+        value = getattr(given, name)
+        if value is not None:
+            words += [f"--{name}", *(map(str, value) if isinstance(value, list) else [str(value)])]
+    return " ".join([*words, "--add"] if given.add else words)
 
 
 def planned(given: argparse.Namespace) -> Plan:
@@ -131,7 +146,10 @@ def earlier(folder: Path) -> dict[str, Any]:
     file = folder / "cpu.json"
     if not file.is_file():
         return {}
-    found = json.loads(file.read_text(encoding="utf-8"))
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ConfigError(f"{file} is damaged ({error}): remove it, or leave --add out") from None
     return {name: found[name] for name in KEPT if name in found and found["machine"] == machine()}
 
 

@@ -19,6 +19,7 @@ from .cpu_tables import text_of
 PARTS = ("training", "forward", "layers", "memory", "scaling", "compilation", "pipeline")
 BESIDE_PYTORCH = (OURS, "pytorch")  # for layers and memory
 PHOTOGRAPHS_IN = "imagenet-1k-sample"  # of the folder with extra data
+SKIPPED = "skipped: "
 
 
 class Plan(NamedTuple):
@@ -130,5 +131,5 @@ class Measuring:
         folder = data or (Path(extra) / PHOTOGRAPHS_IN if extra else None)
         if folder is None or not folder.is_dir():
             reason = f"no folder {folder}" if folder else "--data names no photographs, nor does MINITORCH_ALEX_DATA"
-            return [{"images": "photographs", "problem": f"skipped: {reason}"}]
+            return [{"images": "photographs", "problem": SKIPPED + reason}]
         return measure_pipeline(self.field, folder, self.plan.large, STEPS_OF_PIPELINE)

@@ -9,7 +9,8 @@ from datetime import date
 from minitorch_alex.backends.thread_pool import usable_cores
 from minitorch_alex.train import processor
 
-PACKAGES = ("minitorch-alex", "numpy", "numba", "torch", "keras", "tensorflow", "cupy-cuda12x", "cupy-cuda13x")
+PACKAGES = ("minitorch-alex", "numpy", "numba", "torch", "keras", "tensorflow", "tensorflow-cpu", "jax",
+            "cupy-cuda12x", "cupy-cuda13x")  # fmt: skip
 
 
 def machine() -> dict[str, object]:

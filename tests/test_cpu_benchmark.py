@@ -143,9 +143,19 @@ def test_a_peer_with_a_wrong_gradient_is_not_timed(contestants, tmp_path):
     assert row["problems"]["pytorch"].startswith("wrong: gradients (fc1.bias)")
 
 
+def test_ours_that_ends_in_the_middle_is_a_failure(contestants, tmp_path):
+    contestants(ours=CRASHING)
+    status, kept, _ = benchmark(tmp_path, "--only", "training", "pipeline", "--peers")
+    assert status == 1
+    assert "signal 6" in kept["training"][0]["problem"]
+
+
 def test_layers_and_the_pipeline_without_photographs(contestants, tmp_path, monkeypatch):
     monkeypatch.delenv("MINITORCH_ALEX_DATA", raising=False)
-    _, kept, text = benchmark(tmp_path, "--only", "layers", "pipeline", "--peers")
+    status, kept, text = benchmark(tmp_path, "--only", "layers", "pipeline", "--peers")
+    assert status == 0  # what is skipped is no failure
+    asked = "--quick --only layers pipeline --networks mlp --repeats 2 --peers"
+    assert kept["command"] == f"python -m benchmarks.cpu {asked}"
     assert [row["layer"] for row in kept["layers"]] == ["fc1", "relu1", "fc2"]
     assert [row["multiply_accumulates"] for row in kept["layers"]] == [2 * 64 * 32, 0, 3 * 32 * 10]
     assert all(len(row["seconds"]["ours"]) == 2 for row in kept["layers"])
@@ -170,6 +180,13 @@ def test_what_was_measured_of_other_networks_stays(contestants, tmp_path):
     assert [found["network"] for found in added["training"]] == ["alexnet", row["network"]]
     assert added["training"][1]["seconds"]["ours"] != [99.0]  # measured anew
     assert sorted(found["network"] for found in added["validation"]) == ["alexnet", row["network"]]
+
+
+def test_a_file_cut_short_is_not_added_to(contestants, tmp_path, capsys):
+    (tmp_path / "cpu.json").write_text('{"training": [')
+    assert cpu.main(["--add", "--peers", "--out", str(tmp_path)]) == 2
+    assert re.match(r"cpu: .*cpu.json is damaged \(.*\): remove it, or leave --add out\n$", capsys.readouterr().err)
+    assert (tmp_path / "cpu.json").read_text() == '{"training": ['
 
 
 @pytest.mark.parametrize("arguments", [["--batches", "0"], ["--python-of", "keras"], ["--python-of", "tf=python"]])
