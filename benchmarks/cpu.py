@@ -38,7 +38,7 @@ from .cpu_tables import text_of
 from .machine import machine
 
 RESULTS = Path(__file__).parent / "results"
-KEPT = (*PARTS, "validation", "field")  # with --add
+KEPT = (*PARTS, "validation", "field", "commands")  # with --add
 QUICK_PEERS = ("pytorch", "keras")  # JAX takes long for large networks
 
 
@@ -54,11 +54,12 @@ def run(given: argparse.Namespace) -> int:
     def tell(what: str) -> None:
         print(f"{time.monotonic() - began:6.1f} s  {what}", file=sys.stderr, flush=True)
 
+    before = earlier(given.out) if given.add else {}
     result: dict[str, Any] = {
-        "command": command(given),
+        **before,
+        "commands": [*before.get("commands", []), command(given)],
         "machine": machine(),
         "load_average_before": round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None,
-        **(earlier(given.out) if given.add else {}),
     }
     peers = given.peers if given.peers is not None else QUICK_PEERS if given.quick else PEERS
     names = [OURS, *(peer for peer in PEERS if peer in peers)]
@@ -122,7 +123,11 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--data", type=Path, metavar="FOLDER", help="photographs for pipeline, as CLASS/IMAGE.jpg; else "
                       f"{PHOTOGRAPHS_IN} in the folder that MINITORCH_ALEX_DATA names")  # fmt: skip
-    made.add_argument("--add", action="store_true", help="to the results in the folder, if they are of this machine")
+    made.add_argument(
+        "--add",
+        action="store_true",
+        help="to the folder's results, if of this machine and these versions",
+    )
     made.add_argument("--out", type=Path, default=RESULTS, metavar="FOLDER", help="for the results")
     return made
 
@@ -142,7 +147,7 @@ def python_of(text: str) -> tuple[str, str]:
 
 
 def earlier(folder: Path) -> dict[str, Any]:
-    """The parts that are kept in the folder, if they were measured on this machine with the same versions today."""
+    """The parts that are kept in the folder, if they were measured on this machine with the same versions."""
     file = folder / "cpu.json"
     if not file.is_file():
         return {}
@@ -150,7 +155,8 @@ def earlier(folder: Path) -> dict[str, Any]:
         found = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ConfigError(f"{file} is damaged ({error}): remove it, or leave --add out") from None
-    return {name: found[name] for name in KEPT if name in found and found["machine"] == machine()}
+    same = {**found["machine"], "date": None} == {**machine(), "date": None}  # a row holds its own comparison
+    return {name: found[name] for name in KEPT if name in found and same}
 
 
 if __name__ == "__main__":

@@ -101,6 +101,7 @@ class Measuring:
         for network, batch in asked:
             row = {"part": part, "network": network, "batch": batch}
             rows.append(time_network(self.field, self.validation, row, plan.repeats, plan.turn, plan.most))
+            rows.sort(key=lambda row: (list(NETWORKS).index(row["network"]), row["batch"]))
             self.tell(f"{part}: {network}, batch {batch}")
             self.keep()
         return rows

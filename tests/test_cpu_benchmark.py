@@ -155,18 +155,22 @@ def test_layers_and_the_pipeline_without_photographs(contestants, tmp_path, monk
     status, kept, text = benchmark(tmp_path, "--only", "layers", "pipeline", "--peers")
     assert status == 0  # what is skipped is no failure
     asked = "--quick --only layers pipeline --networks mlp --repeats 2 --peers"
-    assert kept["command"] == f"python -m benchmarks.cpu {asked}"
+    assert kept["commands"] == [f"python -m benchmarks.cpu {asked}"]
     assert [row["layer"] for row in kept["layers"]] == ["fc1", "relu1", "fc2"]
     assert [row["multiply_accumulates"] for row in kept["layers"]] == [2 * 64 * 32, 0, 3 * 32 * 10]
     assert all(len(row["seconds"]["ours"]) == 2 for row in kept["layers"])
     assert "photographs: skipped: --data names no photographs" in text
-    (tmp_path / "cpu.json").write_text(json.dumps({**kept, "machine": "another"}))
+    another = {**kept["machine"], "numpy": "1.0"}
+    (tmp_path / "cpu.json").write_text(json.dumps({**kept, "machine": another}))
     assert cpu.earlier(tmp_path) == {}
     _, added, _ = benchmark(tmp_path, "--only", "pipeline", "--peers", "--add")
     assert "layers" not in added
-    (tmp_path / "cpu.json").write_text(json.dumps(kept))
+    yesterday = {**kept["machine"], "date": "2000-01-01"}
+    (tmp_path / "cpu.json").write_text(json.dumps({**kept, "machine": yesterday}))
     _, added, _ = benchmark(tmp_path, "--only", "pipeline", "--peers", "--add")
     assert added["layers"] == kept["layers"]
+    assert added["commands"] == [*kept["commands"], added["commands"][-1]]
+    assert added["commands"][-1].endswith("--add")
     assert added["validation"] == kept["validation"]
 
 

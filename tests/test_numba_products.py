@@ -50,6 +50,14 @@ def test_all_threads_multiply_and_blas_has_one(monkeypatch):
     assert {one["num_threads"] for one in libraries if "numpy" in one["filepath"] and one["user_api"] == "blas"} <= {1}
 
 
+def test_an_outer_product_is_not_laid_out_twice(monkeypatch):
+    """The gradient of AlexNet's fc6 by one image is one: 151 MB, and copying it took longer than making it."""
+    monkeypatch.setattr(thread_pool, "WORTH_SHARING", 0)
+    column, row = np.arange(4.0)[:, None], np.arange(5.0)[None]
+    monkeypatch.setattr(np, "ascontiguousarray", None)
+    assert (backends.get("numba").matrix_product(column, row) == column * row).all()
+
+
 @pytest.mark.parametrize(
     ("wished", "threads"), [(None, 4), ("", 4), ("2", 2), ("0", 1), ("9", 4), ("many", 4), ("2,1", 4)]
 )

@@ -1,5 +1,6 @@
 """A run that was stopped, killed or torn and then resumed equals the one that never stopped, bit for bit."""
 
+import functools
 import json
 import os
 import random
@@ -287,23 +288,67 @@ def test_signals(number, status, lines, images, uninterrupted):
     assert_same("run", uninterrupted)
 
 
-def test_killed_at_any_moment(images, uninterrupted):
-    """kill -9, three times, wherever it hits: in a step, in a checkpoint, in between."""
-    moments, ends = random.Random(0), []
-    checkpoint = Path("run/checkpoint.safetensors")
-    arguments = [*MANY, "--data", str(images), "--out", "run"]
-    for _ in range(3):
+def killed(times: int, moments: random.Random, *arguments: str) -> int:
+    """Start a run in the folder "run" and kill it with -9, so often, wherever it hits: while it starts, in a step, in a
+    checkpoint, in between. How often a checkpoint was being written. Whatever is there in the end can be read."""
+    checkpoint, torn = Path("run/checkpoint.safetensors"), 0
+    for i in range(times):
         process = start(*arguments)
-        before = lines_in(Path("run/log.jsonl"))
-        wait_until(lambda: checkpoint.exists() and lines_in(Path("run/log.jsonl")) > before, process)  # noqa: B023
-        time.sleep(moments.uniform(0, 0.2))
+        if i % 2:
+            time.sleep(moments.uniform(0, 2))
+        else:
+            before = lines_in(Path("run/log.jsonl"))
+            wait_until(lambda: checkpoint.exists() and lines_in(Path("run/log.jsonl")) > before, process)  # noqa: B023
+            time.sleep(moments.uniform(0, 0.2))
         process.kill()
         process.communicate()
-        ends.append(process.returncode)
-        arguments = ["--resume", "run"]
-    assert -signal.SIGKILL in ends, "it was too fast to be killed"
+        assert process.returncode == -signal.SIGKILL, "it was too fast to be killed"
+        torn += checkpoint.with_name("checkpoint.safetensors.tmp").exists()
+        read_checkpoint(checkpoint)
+        arguments = ("--resume", "run")
+    return torn
+
+
+@pytest.fixture(scope="module")
+def whole_run(images, tmp_path_factory):
+    """A run that nobody stops, on a backend and for so many epochs; made once."""
+
+    @functools.cache
+    def made(backend: str, epochs: int) -> Path:
+        folder = tmp_path_factory.mktemp("whole") / "run"
+        with pytest.MonkeyPatch.context() as patch, process_left_alone():
+            patch.setattr(train, "draw", lambda run: None)
+            settings = [*MANY, "--data", images, "--backend", backend, "--epochs", epochs]
+            assert run(*settings, "--out", folder) == 0
+        return folder
+
+    return made
+
+
+@pytest.mark.parametrize(("backend", "workers"), HOW)
+def test_killed_at_any_moment(backend, workers, images, whole_run):
+    settings = [*MANY, "--data", str(images), "--backend", backend]
+    killed(1, random.Random(f"{backend} {workers}"), *settings, "--workers", str(workers), "--out", "run")
     assert run("--resume", "run") == 0
-    assert_same("run", uninterrupted)
+    assert_same_but_for_workers("run", whole_run(backend, 25))
+
+
+@pytest.mark.slow  # six minutes
+@pytest.mark.parametrize(("backend", "workers"), HOW)
+def test_killed_twenty_five_times(backend, workers, images, whole_run, record_property):
+    """A hundred times in all. How often it hit a checkpoint is in the report: pytest -m slow --junitxml=FILE."""
+    settings = [*MANY, "--data", str(images), "--backend", backend, "--epochs", "600"]
+    torn = killed(25, random.Random(f"{backend} {workers}"), *settings, "--workers", str(workers), "--out", "run")
+    record_property("killed while a checkpoint was written", torn)
+    assert run("--resume", "run") == 0
+    assert_same_but_for_workers("run", whole_run(backend, 600))
+
+
+def assert_same_but_for_workers(folder: str | Path, other: str | Path) -> None:
+    """The number of loader threads stands in the settings, and changes nothing else."""
+    (arrays, info, log), (theirs, their_info, their_log) = outcome(folder), outcome(other)
+    info["config"].pop("workers"), their_info["config"].pop("workers")
+    assert (arrays, info, log) == (theirs, their_info, their_log)
 
 
 KILLED = {

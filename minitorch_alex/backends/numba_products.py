@@ -23,7 +23,7 @@ class NumbaProducts(Backend):
         M, N, cost = a.shape[0], b.shape[1], a.shape[0] * b.size
         if not self.pool.would_share(max(M, N), cost):
             return a @ b
-        if b.T.flags.c_contiguous and M < N:  # the larger one to the left, as it lies in memory: faster
+        if not b.flags.c_contiguous and b.T.flags.c_contiguous and M < N:  # the larger one to the left: faster
             return numpy.ascontiguousarray(self.matrix_product(b.T, a.T).T)
         out = numpy.empty((M, N), numpy.result_type(a, b))
 
