@@ -103,6 +103,8 @@ def meaningful(tree: ast.AST) -> Iterator[ast.AST]:
         yield node
         if isinstance(node, ast.FunctionDef):
             node.returns, node.decorator_list = None, []
+        if isinstance(node, ast.UnaryOp) and isinstance(node.operand, ast.Constant):
+            continue  # -1 in reshape and indices: what is wrong with its sign is tried, and NumPy takes -2 for -1
         if isinstance(node, ast.AnnAssign):
             node.annotation = None  # type: ignore[assignment]
         yield from meaningful(node)

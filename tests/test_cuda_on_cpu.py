@@ -338,6 +338,26 @@ def test_a_race_is_found_in_every_order(races, kernel, order):
 
 
 @compiles
+@pytest.mark.parametrize("order", [0, 1, 7])
+def test_a_race_names_two_threads(order):
+    """Also where the one that writes was itself the last to read, as in +=, and where many blocks read."""
+    text = """
+__global__ void half(float* y) { if (threadIdx.x < 32) y[threadIdx.x] += y[threadIdx.x + 32];
+    if (threadIdx.x < 16) y[threadIdx.x] += y[threadIdx.x + 16]; }
+__global__ void all_read(float* y) { float seen = y[0]; if (blockIdx.x == 1 && threadIdx.x == 3) y[0] = seen + 1; }
+"""
+    kernels = load(text)
+    for name in "half", "all_read":
+        with pytest.raises(CudaOnCpuError, match=r"race on") as error:
+            kernels.get_function(name)(
+                (2,) if name == "all_read" else (1,), (64,), (numpy.ones(64, FLOAT),), race=True, order=order
+            )
+        for line in str(error.value).splitlines():
+            one, other = re.findall(r"thread \d+ of block \d+", line)
+            assert one != other
+
+
+@compiles
 @pytest.mark.parametrize("kernel", ["missing_barrier", "missing_barrier_in_a_loop", "missing_syncwarp", "lost_update"])
 def test_several_orders_find_much_without_the_race_checker(mistakes, kernel):
     example = EXAMPLES[f"mistakes.cu:{kernel}"](Draw("float32"))

@@ -106,11 +106,15 @@ def test_a_bug_that_hangs_is_seen(project, monkeypatch):
 def test_survivors_need_an_explanation(capsys):
     row = {"file": "a.py", "line": 3, "before": "x < y", "after": "x <= y", "seen by": ""}
     seen = {**row, "seen by": "a test"}
-    assert mutation.report([row, *[seen] * 19], {("a.py", "x < y", "x <= y"): "they are never equal"}) == 0
-    assert "20 bugs, 19 seen by the tests: 95.0%" in (said := capsys.readouterr().out)
+    explained = {("a.py", "x < y", "x <= y"): "they are never equal"}
+    assert mutation.report([row, *[seen] * 3], explained) == 0
+    said = capsys.readouterr().out
     assert "survived: they are never equal" in said
+    assert "4 changes, of which 1 are no bugs; 3 of 3 seen: 100.0%" in said
+    assert mutation.report([row, *[seen] * 19], {}) == 0
+    assert "NOT EXPLAINED" in (said := capsys.readouterr().out)
+    assert "19 of 20 seen: 95.0%" in said
     assert mutation.report([row, *[seen] * 18], {}) == 1
-    assert "NOT EXPLAINED" in capsys.readouterr().out
 
 
 def test_it_goes_on_where_it_stopped(project, monkeypatch, tmp_path):

@@ -21,7 +21,7 @@ NEEDS = {
     "cupy": ("cupy", 'python -m pip install "cupy-cuda13x[ctk]>=14" ml-dtypes (or cupy-cuda12x, for an older driver)'),
 }
 
-_current: str | None = None
+_current: str | Backend | None = None
 
 
 def why_not(name: str) -> str | None:
@@ -56,14 +56,15 @@ def get(name: str) -> Backend:
     return importlib.import_module(f"{__name__}.{name}_backend").BACKEND
 
 
-def use(name: str) -> None:
-    """Make `name` the home of tensors created from now on. Existing tensors stay where they are."""
+def use(backend: str | Backend) -> None:
+    """Make a backend the home of tensors created from now on, by its name, or an object of your own. Existing tensors
+    stay where they are."""
     global _current
-    _current = get(name).name
+    _current = get(backend).name if isinstance(backend, str) else backend
 
 
 def current() -> Backend:
     """The home of new tensors: what `use` chose, else numba where it is installed, else numpy."""
     if _current is None:
         use("numba" if why_not("numba") is None else "numpy")
-    return get(_current)
+    return get(_current) if isinstance(_current, str) else _current  # type: ignore[return-value]

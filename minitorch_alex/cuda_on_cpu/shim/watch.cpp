@@ -30,7 +30,8 @@ const size_t MOST_EVENTS = 100000;
 
 // -- who accessed an element last -------------------------------------------------
 struct Access {
-    uint32_t block;
+    uint32_t block;       // of several readers in several blocks: NOBODY
+    uint32_t last_block;  // of the last of them
     uint32_t barrier;  // how many barriers its block had passed
     uint32_t time;     // how many __syncwarps its lane had passed, counted from 1; 0: no access yet
     uint32_t lanes;    // bit i: lane i of the warp; of several readers all
@@ -41,9 +42,16 @@ struct Access {
 };
 const uint16_t MANY = 0xffff;
 
+struct Reader {
+    uint32_t block, code;
+    uint16_t thread;
+};
+
 struct Element {
     Access write;
-    Access read;
+    Access read;     // of several readers what they have in common
+    Reader other;    // one of them that is not the last, to be named if the last is the writer itself
+    bool has_other;
 };
 
 struct Free {
@@ -82,7 +90,7 @@ Access this_access(uint64_t code) {
     const Thread& me = *current;
     uint32_t time = clocks[me.warp].knows[me.lane][me.lane];
     Access access = {};
-    access.block = uint32_t(block_now);
+    access.block = access.last_block = uint32_t(block_now);
     access.barrier = barriers;
     access.time = time;
     access.lanes = 1u << me.lane;
@@ -105,14 +113,36 @@ bool is_before_now(const Access& access) {
     return true;
 }
 
-// Only the last reader is remembered, and whether there were others: enough to see that a write conflicts with one.
-Access joined(const Access& reader, Access now) {
-    if (is_before_now(reader)) return now;
+// Only the last reader is remembered, another one, and whether there were more: enough to see that a write conflicts
+// with one, and to name it.
+void add_reader(Element& element, Access now) {
+    const Access& reader = element.read;
+    if (is_before_now(reader)) {
+        element.read = now;
+        element.has_other = false;
+        return;
+    }
+    if (reader.thread != now.thread || reader.last_block != now.last_block) {
+        element.other = {reader.last_block, reader.code, reader.thread};
+        element.has_other = true;
+    }
     if (reader.block != now.block) now.block = NOBODY;
     if (reader.warp != now.warp) now.warp = MANY;
     now.lanes |= reader.lanes;
     now.time = std::min(now.time, reader.time);  // rather overlook a race than report what is none
-    return now;
+    element.read = now;
+}
+
+// A reader other than the thread that writes now.
+Access reader_to_name(const Element& element, const Access& now) {
+    Access reader = element.read;
+    bool is_me = reader.thread == now.thread && reader.last_block == now.last_block;
+    if (is_me && element.has_other) {
+        reader.thread = element.other.thread;
+        reader.code = element.other.code;
+        reader.last_block = element.other.block;
+    }
+    return reader;
 }
 
 // -- what is found ----------------------------------------------------------------
@@ -142,7 +172,7 @@ void find(int kind, const Array& array, int64_t element, size_t bytes, const Acc
     if (findings.size() >= MOST_FINDINGS) return;
     Finding found = {kind, array.shared, array.number, element, int64_t(bytes), {}, {}};
     found.now = {uint32_t(block_now), now.thread, writes, now.atomic, now.code};
-    if (before) found.before = {before->block, before->thread, before_writes, before->atomic, before->code};
+    if (before) found.before = {before->last_block, before->thread, before_writes, before->atomic, before->code};
     findings.push_back(found);
 }
 
@@ -152,12 +182,16 @@ void check_element(const Array& array, uint64_t number, const Access& now, bool 
     if (!both_atomic && !is_before_now(element.write))
         find(RACE, array, int64_t(number), bytes, now, writes, &element.write, true);
     if (writes) {
-        if (!is_before_now(element.read)) find(RACE, array, int64_t(number), bytes, now, true, &element.read, false);
+        if (!is_before_now(element.read)) {
+            Access reader = reader_to_name(element, now);
+            find(RACE, array, int64_t(number), bytes, now, true, &reader, false);
+        }
         element.write = now;
         element.read = Access();
+        element.has_other = false;
     } else {
         if (array.shared && element.write.time == 0) find(UNWRITTEN, array, int64_t(number), bytes, now, false);
-        if (!now.atomic) element.read = joined(element.read, now);
+        if (!now.atomic) add_reader(element, now);
     }
 }
 
