@@ -30,7 +30,7 @@ class SGD:
     was gathered at the old rate and goes on at it, in PyTorch's it is scaled down at once.
 
     `params` is an iterable of parameters, or of groups {"params": [...], "lr": ...} with settings of their own:
-    AlexNet's code has no decay and twice the rate on biases.
+    AlexNet's code has no decay and twice the rate on biases. Frozen parameters have no gradient, and stay.
     """
 
     SETTINGS = ("lr", "momentum", "dampening", "weight_decay", "nesterov", "form")
@@ -50,6 +50,8 @@ class SGD:
             "lr": lr, "momentum": momentum, "dampening": dampening, "weight_decay": weight_decay,
             "nesterov": nesterov, "form": form,
         }  # fmt: skip
+        if callable(params):
+            raise TypeError("SGD: network.parameters() is needed, not the network or the method itself")
         if not isinstance(params, Iterable):
             raise TypeError(f"SGD: an iterable of parameters is needed, not {params!r}")
         entries = list(params)
@@ -74,6 +76,8 @@ class SGD:
 
     def step(self) -> None:
         """Move every parameter that has a gradient. A group at learning rate 0 is left alone, decay included."""
+        if all(p.grad is None for group in self.param_groups for p in group["params"]):
+            raise RuntimeError("SGD.step(): there are no gradients: zero_grad(), loss.backward(), step() is the order")
         for group in self.param_groups:
             if group["lr"] == 0:
                 continue
@@ -120,8 +124,13 @@ def _check(group: dict[str, Any]) -> None:
     if group["form"] == "paper" and (group["nesterov"] or group["dampening"]):
         raise ValueError("SGD: the paper's form has neither nesterov nor dampening")
     for p in group["params"]:
-        if not (isinstance(p, Tensor) and p.requires_grad and p.made_by == "leaf"):
+        if not isinstance(p, Tensor):
             raise TypeError(f"SGD: only leaves that require a gradient can be trained, got {p!r}")
+        if p.made_by != "leaf" or not (p.requires_grad or isinstance(p, Parameter)):  # a frozen one has no gradient
+            raise TypeError(
+                "SGD: only leaves that require a gradient can be trained, got a tensor of shape "
+                f"{p.shape} (requires_grad={p.requires_grad}, made by {p.made_by})"
+            )
 
 
 class MultiStepLR:

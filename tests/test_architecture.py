@@ -38,6 +38,7 @@ HOUSE = [
     "backends.cuda_on_cpu_backend backends.cupy_backend",
     "backends",
     "array_box",
+    "numpy_operand",
     "clock",
     "peak",
     # floor 2: the tape
@@ -52,7 +53,7 @@ HOUSE = [
     # floor 4: layers, optimizer, images
     "init",
     "nn",
-    "gradcheck optim watch",
+    "gradcheck optim watch anomaly",
     "lsuv profiler",
     "data.augmentation data.colour data.statistics",
     "data.dataset",
@@ -79,9 +80,12 @@ HOUSE = [
     "train pack evaluate predict compare doctor",
     "figures",
     "exercises.examination",
-    "exercises.lesson_1 exercises.lesson_2 exercises.lesson_3 exercises.lesson_4 exercises.lesson_5",
+    "exercises.lesson_1 exercises.lesson_2 exercises.lesson_3 exercises.lesson_4 exercises.lesson_5 "
+    "exercises.lesson_6 exercises.lesson_7 exercises.lesson_8 exercises.lesson_9 exercises.lesson_10",
     "exercises",
     "exercises.notebook",
+    "exercises.pages exercises.paper_map",
+    "exercises.edition",
     "exercises.__main__",
     "cuda_on_cpu.__main__",
 ]

@@ -178,6 +178,15 @@ def test_bad_parameters_are_refused():
             optim.SGD([p, unfit])
 
 
+def test_frozen_parameters_stay():
+    moving, frozen = parameter(1.0), parameter(2.0)
+    frozen.requires_grad = False
+    optimizer = optim.SGD([moving, frozen], 0.5, weight_decay=0.1)
+    (moving * frozen).backward()
+    optimizer.step()
+    assert (moving.item(), frozen.item()) == (pytest.approx(1 - 0.5 * (2 + 0.1)), 2.0)
+
+
 def test_sgd_goes_on_where_it_was_saved(backend):
     settings = {"momentum": 0.9, "weight_decay": 0.05}
     p, never_moved = parameter(0.5, -0.7), parameter(1.0)

@@ -12,6 +12,7 @@ import os
 import pickle
 import tarfile
 import tempfile
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -72,15 +73,21 @@ def load(folder: Path) -> Dataset:
     )
 
 
-def find_or_download(cache: str | Path | None = None, mirrors: Sequence[str] = MIRRORS, sha256: str = SHA256) -> Path:
-    """Where CIFAR-10 lies: under MINITORCH_ALEX_DATA, in the cache folder, or downloaded to there from a mirror."""
-    import pooch
-
-    folder = Path(cache) if cache is not None else Path(pooch.os_cache("minitorch_alex"))
+def find(cache: str | Path | None = None) -> Path | None:
+    """Where CIFAR-10 lies: under MINITORCH_ALEX_DATA or in the cache folder. None where it is in neither."""
     shared = os.environ.get("MINITORCH_ALEX_DATA")
-    for place in ([Path(shared)] if shared and cache is None else []) + [folder]:
+    places = [Path(shared)] if shared and cache is None else []
+    for place in [*places, _cache_folder(cache)]:
         if any((place / name).is_dir() for name in (BINARY, PYTHON)):
             return place
+    return None
+
+
+def find_or_download(cache: str | Path | None = None, mirrors: Sequence[str] = MIRRORS, sha256: str = SHA256) -> Path:
+    """Where CIFAR-10 lies, downloaded to the cache folder from a mirror if it is not here yet."""
+    place, folder, pooch = find(cache), _cache_folder(cache), _pooch()
+    if place is not None:
+        return place
     failures = []
     for url in mirrors:
         try:
@@ -93,6 +100,17 @@ def find_or_download(cache: str | Path | None = None, mirrors: Sequence[str] = M
         f"CIFAR-10 could not be downloaded from {' nor '.join(failures)}. Get {ARCHIVE} by other means, unpack it, "
         "and give its folder with --data"
     )
+
+
+def _cache_folder(cache: str | Path | None) -> Path:
+    return Path(cache) if cache is not None else Path(_pooch().os_cache("minitorch_alex"))
+
+
+def _pooch() -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # tqdm's, in a notebook without widgets
+        import pooch
+    return pooch
 
 
 def unpack(archive: Path, folder: Path) -> None:

@@ -9,7 +9,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from . import lesson_1, lesson_2, lesson_3, lesson_4, lesson_5  # noqa: F401  (each enters its exercises)
+from . import (  # noqa: F401  (each enters its exercises)
+    lesson_1,
+    lesson_2,
+    lesson_3,
+    lesson_4,
+    lesson_5,
+    lesson_6,
+    lesson_7,
+    lesson_8,
+    lesson_9,
+    lesson_10,
+)
 from .examination import EXERCISES, Examination, Exercise, Mistake, Unsolved
 
 __all__ = ["EXERCISES", "Exercise", "Mistake", "Unsolved", "check", "find", "hint", "hint_of", "of_lesson"]

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import argparse
+import os
 import sys
 from pathlib import Path
 
-from ..command_line import OneLineParser
-from . import EXERCISES, Exercise, Mistake, check, find, hint_of, notebook, of_lesson
+from ..command_line import OneLineParser, printable, reported
+from . import EXERCISES, Exercise, Mistake, check, edition, find, hint_of, notebook, of_lesson, paper_map
 from .notebook import LessonError
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Returns the exit status: 0 all right, 1 something is not solved or differs, 2 the request is wrong."""
+    """Returns the exit status, see command_line.py: 1 where something is not solved, differs or fails."""
     parser = OneLineParser(prog="python -m minitorch_alex.exercises", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     command = commands.add_parser("list", help="the exercises")
@@ -28,24 +30,29 @@ def main(arguments: list[str] | None = None) -> int:
     command.add_argument("sources", type=Path, nargs="+", metavar="NN_NAME.py")
     command.add_argument("--force", action="store_true", help="replace notebooks that exist and differ")
     command.set_defaults(run=lambda given: write(given.sources, given.force))
+    command = commands.add_parser("html", help="write the lessons as web pages, executed")
+    command.add_argument("lessons", type=int, nargs="*", metavar="LESSON", help="such as 3 (default: all)")
+    command.add_argument(
+        "--out", type=Path, metavar="FOLDER", help=f"where to (default: {edition.DEFAULT} beside the folder notebooks)"
+    )
+    command.set_defaults(run=lambda given: html(given.lessons, given.out))
+    command = commands.add_parser("map", help="generate notebooks/MAP.md from map.toml")
+    command.set_defaults(run=lambda given: write_map())
     given = parser.parse_args(arguments)
+    return reported("exercises", lambda: obey(given), given.debug, also=(LessonError, Mistake))
+
+
+def obey(given: argparse.Namespace) -> int:
+    """Do what the command line asks for."""
     try:
         return given.run(given)
-    except BrokenPipeError:  # the reader, such as head, has seen enough
-        sys.stdout = None
-        return 1
-    except OSError as error:
-        print(f"exercises: {error.filename or 'a file'}: {error.strerror or error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("exercises: interrupted", file=sys.stderr)
-        return 130
-    except (LessonError, Mistake) as error:
+    except edition.FailedError as error:
         print(f"exercises: {error}", file=sys.stderr)
-        return 2
+        return 1
+    except LessonError as error:
+        raise LessonError(printable(str(error))) from error
     except ImportError as error:
-        print(f'exercises: {error}; pip install "minitorch_alex[notebooks]" has it', file=sys.stderr)
-        return 2
+        raise LessonError(f'{error}; pip install "minitorch_alex[notebooks]" has it') from error
 
 
 def show_list() -> int:
@@ -114,6 +121,32 @@ def write(sources: list[Path], force: bool) -> int:
             path.write_text(text, encoding="utf-8")
             print(f"wrote {path}")
     return kept
+
+
+def html(lessons: list[int], out: Path | None) -> int:
+    """Write the pages of all lessons or of some, and say where to begin."""
+    notebooks = folder_of_lessons()
+    out = out or Path(os.path.relpath(os.path.abspath(notebooks / ".." / edition.DEFAULT)))
+    written = edition.build(notebooks, out, lessons)
+    print(f"wrote {len(written)} pages: open {written[0]} in a browser")
+    return 0
+
+
+def write_map() -> int:
+    """Generate MAP.md."""
+    notebooks = folder_of_lessons()
+    text = paper_map.markdown(notebooks / "..")
+    (notebooks / "MAP.md").write_text(text, encoding="utf-8")
+    print(f"wrote {notebooks / 'MAP.md'}")
+    return 0
+
+
+def folder_of_lessons() -> Path:
+    """The folder notebooks of a clone, here or below."""
+    for folder in (Path("notebooks"), Path()):
+        if (folder / "solved").is_dir():
+            return folder
+    raise LessonError("there is no notebooks/solved here: run this in a clone of the repository")
 
 
 if __name__ == "__main__":
