@@ -1,8 +1,9 @@
 """minitorch_alex: a deep-learning engine to read, built around AlexNet."""
 
 from . import backends, functional, init, nn, optim
+from .anomaly import anomaly
 from .philox import manual_seed
 from .tensor import Tensor, no_grad, tensor
 
 __version__ = "0.1.0"
-__all__ = ["Tensor", "backends", "functional", "init", "manual_seed", "nn", "no_grad", "optim", "tensor"]
+__all__ = ["Tensor", "anomaly", "backends", "functional", "init", "manual_seed", "nn", "no_grad", "optim", "tensor"]

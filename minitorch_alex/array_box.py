@@ -21,7 +21,6 @@ class ArrayBox:
     """An array and the backend that owns it. Tensor adds the history."""
 
     __slots__ = ("__weakref__", "backend", "data")
-    __array_ufunc__ = None  # so that `numpy_array * tensor` asks the tensor, instead of multiplying element by element
     __hash__ = object.__hash__  # == compares elements, as in NumPy; identity still decides in dicts and sets
 
     backend: Backend
@@ -140,7 +139,7 @@ def explain(name: str, inputs: Any, settings: Any, error: Exception) -> None:
     """Raise the same error saying in which operation and of what (shapes of arrays), unless it says so already."""
     if str(error).startswith(name):
         return
-    given = " and ".join(str(a.shape) if hasattr(a, "shape") else repr(a)[:60] for a in inputs)
+    given = " and ".join(str(a.shape) if hasattr(a, "shape") else " ".join(repr(a).split())[:60] for a in inputs)
     given += "".join(f", {key}={repr(value)[:60]}" for key, value in settings.items() if not hasattr(value, "shape"))
     kind: type[Exception] = TypeError
     if isinstance(error, (ValueError, OverflowError)):

@@ -108,6 +108,9 @@ class Config:
         "two, layer by layer",
         choices=["auto", "im2col", "winograd"],
     )
+    detect_anomaly: bool = _setting(
+        False, "end at the first NaN or infinity in any value or gradient, and say where it began; takes its time"
+    )
     tensorboard: bool = _setting(False, "also write what TensorBoard shows, into the run's folder")
 
     def check(self) -> Config:

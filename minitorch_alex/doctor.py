@@ -7,7 +7,6 @@ CuPy on a GPU, the compiler for cuda_on_cpu.
 
 from __future__ import annotations
 
-import argparse
 import ctypes
 import importlib
 import importlib.metadata
@@ -22,6 +21,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from . import backends
+from .command_line import OneLineParser, reported
 from .cuda_on_cpu import compiler
 
 Version = tuple[int, int]
@@ -76,12 +76,17 @@ class Driver(NamedTuple):
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Returns the exit status: 0 all that is there works, 1 something does not, 2 the request is wrong."""
-    argparse.ArgumentParser(
+    """Returns the exit status, see command_line.py: 1 where something does not work."""
+    parser = OneLineParser(
         prog="python -m minitorch_alex.doctor",
-        usage=argparse.SUPPRESS,  # so that a mistake is told in one line
         description="Tell what is installed, what works, and what to type where something is missing.",
-    ).parse_args(arguments)
+    )
+    given = parser.parse_args(arguments)
+    return reported("doctor", report, given.debug)
+
+
+def report() -> int:
+    """Print what is found. Returns 1 where something does not work, else 0."""
     driver = ask_driver()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # CuPy's, of what is told here

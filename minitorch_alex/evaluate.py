@@ -16,7 +16,7 @@ from .trained import Trained, evaluate, load_trained
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Returns the exit status: 0 done, 2 something in the request is wrong, 130 interrupted."""
+    """Returns the exit status, see command_line.py."""
     parser = OneLineParser(
         prog="python -m minitorch_alex.evaluate",
         description="Errors of trained networks on held-out images; of several also with their probabilities averaged.",
@@ -40,7 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error("--workers must be at least 1")
     if given.held_out is not None and not 0 <= given.held_out < 1:
         parser.error("--held-out must be from 0 up and below 1")
-    return reported("evaluate", lambda: show(given))
+    return reported("evaluate", lambda: show(given), given.debug)
 
 
 def show(given: argparse.Namespace) -> int:

@@ -39,7 +39,7 @@ AMONG = 10_000  # training images that neighbours are looked for in
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Returns the exit status: 0 done, 2 something in the request is wrong, 130 interrupted."""
+    """Returns the exit status, see command_line.py."""
     parser = OneLineParser(
         prog="python -m minitorch_alex.figures",
         description="Draw a figure of a trained network. NAME --help explains the options that a figure has.",
@@ -72,7 +72,11 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     if getattr(given, "among", 1) < 1:
         parser.error("--among must be at least 1")
-    return reported("figures", lambda: draw(given))
+    if not 0 <= getattr(given, "seed", 0) < 2**64:
+        parser.error("--seed must be from 0 up and below 2^64")
+    if not 0 <= (getattr(given, "held_out", None) or 0) < 1:
+        parser.error("--held-out must be from 0 up and below 1")
+    return reported("figures", lambda: draw(given), given.debug)
 
 
 def draw(given: argparse.Namespace) -> int:

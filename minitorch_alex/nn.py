@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any, TypeVar
+from difflib import get_close_matches
+from typing import Any, TypeVar
 
 import numpy
 
@@ -54,12 +55,17 @@ def _flattened(prefix: str, pairs: Iterable[tuple[Any, Any]]) -> Iterator[tuple[
             yield f"{prefix}{name}", value
 
 
+def _did_you_mean(name: str, known: Iterable[str]) -> str:
+    meant = get_close_matches(name, known, n=1)
+    return f": did you mean {meant[0]!r}?" if meant else ""
+
+
 class Module:
-    """Base of all layers and networks. Write __init__ and forward; everything else looks at the attributes."""
+    """Base of all layers and networks. Write __init__ and forward; everything else looks at the attributes.
 
-    if TYPE_CHECKING:  # layers are found under the names they were given
-
-        def __getattr__(self, name: str) -> Any: ...
+    Parameters, buffers and modules are found as attributes, and in lists, tuples and dicts that are attributes; not in
+    sets or objects of other classes.
+    """
 
     training = True
     _path = ""
@@ -77,9 +83,16 @@ class Module:
     def path(self, path: str) -> None:
         self._path = path
 
+    def __init__(self, *inputs: Any) -> None:
+        if inputs:  # ReLU(x)
+            name = type(self).__name__
+            raise TypeError(f"{name} takes no settings: {name}() makes it, and {name}()(x) calls it")
+        super().__init__()
+
     def forward(self, *inputs: Any) -> Any:
         """What it computes. Called by calling the module."""
-        raise NotImplementedError(f"{type(self).__name__} has no forward(): define what it computes")
+        meant = _did_you_mean("forward", vars(type(self)))
+        raise NotImplementedError(f"{type(self).__name__} has no forward(){meant or ': define what it computes'}")
 
     def __call__(self, *inputs: Any) -> Any:
         if not _call.inside:
@@ -87,9 +100,8 @@ class Module:
         try:
             return self.forward(*inputs)
         except (ValueError, TypeError, IndexError) as error:
-            if self.path and not hasattr(error, "layer"):  # the innermost layer signs it
-                error.args = (f"{self.path} ({self!r}): {error}",)
-                error.layer = self.path  # type: ignore[union-attr]
+            if not hasattr(error, "layer"):  # the innermost layer signs it
+                self._sign(error, inputs)
             raise
 
     def _first_call(self, *inputs: Any) -> Any:
@@ -99,6 +111,27 @@ class Module:
             return self(*inputs)
         finally:
             _call.inside, _call.unnamed = False, None
+
+    def _sign(self, error: Exception, inputs: tuple[Any, ...]) -> None:
+        """Have an error say in which layer it came up; and what to write, if a layer came in place of a tensor."""
+        given = next((type(x).__name__ for x in inputs if isinstance(x, Module)), None)
+        if given:
+            error.args = (f"{error} ({given} is a layer, which is to be called: {given}(...)(x))",)
+        if self.path:
+            error.args = (f"{self.in_words()}: {error}",)
+            error.layer = self.path  # type: ignore[attr-defined]
+
+    def in_words(self) -> str:
+        """Path and settings, in one line; of a module that holds others, its class."""
+        what = type(self).__name__ if any(isinstance(m, Module) for _, m in self.members()) else repr(self)
+        return f"{self.path} ({what})" if self.path else what
+
+    def __getattr__(self, name: str) -> Any:
+        """What Python calls for an attribute that is not there."""
+        if hasattr(type(self), name):  # it is a property, in which something else is not there: it is to say what
+            return object.__getattribute__(self, name)
+        known = [*vars(self), *(n for n in dir(type(self)) if n[0] != "_")]
+        raise AttributeError(f"{type(self).__name__} has no attribute {name!r}{_did_you_mean(name, known)}")
 
     # -- what it is made of ---------------------------------------------------
     def members(self) -> Iterator[tuple[str, Any]]:
@@ -116,9 +149,15 @@ class Module:
         seen = set()
         for path, module in self.named_modules():
             for name, value in module.members():
+                place = f"{path}.{name}" if path else name
                 if isinstance(value, kinds) and value not in seen:
                     seen.add(value)  # a shared parameter counts once
-                    yield (f"{path}.{name}" if path else name), value
+                    yield place, value
+                elif type(value) is Tensor and value.requires_grad and value.made_by == "leaf":
+                    raise TypeError(
+                        f"{type(module).__name__}: {place} requires a gradient and is no Parameter, so that nothing "
+                        "would train it: make it an nn.Parameter, or detach() it"
+                    )
 
     def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
         """(path, parameter) for each parameter, in definition order."""
@@ -141,7 +180,11 @@ class Module:
         return self
 
     def eval(self: Self) -> Self:
-        """Evaluation mode. Returns itself."""
+        """Evaluation mode. Returns itself.
+
+        That it was forgotten cannot be noticed, since dropout may be wanted where nothing is learnt. `with
+        evaluating(network):` (minitorch_alex.watch) is eval(), no_grad() and the way back in one.
+        """
         return self.train(False)
 
     def to(self: Self, dtype: Any) -> Self:
@@ -212,6 +255,8 @@ class Sequential(Module):
         only = layers[0] if len(layers) == 1 else None
         named = only if isinstance(only, dict) else dict(enumerate(layers))
         for name, layer in named.items():
+            if isinstance(layer, type):
+                raise TypeError(f"Sequential: {name} is the class {layer.__name__}, and {layer.__name__}(...) a layer")
             if not isinstance(layer, Module):
                 raise TypeError(f"Sequential: {name} is not a Module but {type(layer).__name__}")
             if not str(name) or "." in str(name):

@@ -18,9 +18,11 @@ from .data.packed import is_packed, pack_folder
 from .data.photographs import find_classes
 from .progress import files_bar
 
+MOST_WORKERS = 1024
+
 
 def main(arguments: list[str] | None = None) -> int:
-    """Returns the exit status: 0 done, 2 something in the request is wrong, 130 interrupted."""
+    """Returns the exit status, see command_line.py."""
     parser = OneLineParser(
         prog="python -m minitorch_alex.pack",
         description="Store photographs, scaled to 256 x 256 pixels, in one file. Interrupted, it goes on next time.",
@@ -30,13 +32,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--workers", type=int, default=usable_cores(), metavar="N", help="threads (default: all cores)")
     parser.add_argument("--strict", action="store_true", help="end at the first file that cannot be read")
     given = parser.parse_args(arguments)
-    if given.workers < 1:
-        parser.error("--workers must be at least 1")
+    if not 1 <= given.workers <= MOST_WORKERS:
+        parser.error(f"--workers must be from 1 to {MOST_WORKERS}")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about odd metadata; what cannot be read is listed in full
         return reported(
-            "pack", lambda: pack(given), "interrupted; the same command goes on where it stopped", given.out
-        )
+            "pack", lambda: pack(given), given.debug, "interrupted; the same command goes on where it stopped",
+            given.out,
+        )  # fmt: skip
 
 
 def pack(given: argparse.Namespace) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
@@ -33,7 +34,7 @@ class ImageFile(NamedTuple):
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Returns the exit status: 0 done, 2 something in the request is wrong, 130 interrupted."""
+    """Returns the exit status, see command_line.py."""
     parser = OneLineParser(
         prog="python -m minitorch_alex.predict",
         description="Show what a trained network takes pictures for: the likeliest classes with their probabilities, "
@@ -70,7 +71,7 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error("--layer says what --features is to write, which is missing")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about odd metadata; what cannot be read is listed
-        return reported("predict", lambda: show(given))
+        return reported("predict", lambda: show(given), given.debug)
 
 
 def add_trained(parser: argparse.ArgumentParser) -> None:
@@ -100,13 +101,18 @@ def find_images(places: Sequence[Path], classes: list[str]) -> list[ImageFile]:
     found = []
     for place in places:
         if not place.is_dir():
-            found.append(file(place, place.resolve().parent.name))
+            found.append(file(place, real(place).parent.name))
             continue
         names = list(find_photographs(place, [""]))
         if not names:
             raise DataError(f"{place}: there are no pictures in this folder")
-        found += [file(place / name, place.resolve().name, *Path(name).parts[:-1]) for name in names]
+        found += [file(place / name, real(place).name, *Path(name).parts[:-1]) for name in names]
     return found
+
+
+def real(place: Path) -> Path:
+    """With all links followed. Path.resolve() raises a RuntimeError on links in a circle."""
+    return Path(os.path.realpath(place))
 
 
 def read_images(

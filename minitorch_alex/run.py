@@ -21,7 +21,9 @@ from .run_folder import RunFolder
 from .tensorboard import Board, check_installed
 from .trained import Trained, build, load_trained
 
-CHANGEABLE_ON_RESUME = ("data", "epochs", "backend", "precision", "convolution", "workers", "tensorboard")
+CHANGEABLE_ON_RESUME = (
+    "data", "epochs", "backend", "precision", "convolution", "detect_anomaly", "workers", "tensorboard",
+)  # fmt: skip
 OF_THE_NETWORK = ("model", "without", "activation")
 TORCHVISION = "torchvision_alexnet"  # what PyTorch's files hold
 PHOTOGRAPH = 224  # pixels of a photograph that a network made to measure sees

@@ -17,8 +17,9 @@ from typing import Any
 import numpy
 
 from . import backends
-from .array_box import ArrayBox, checked_numbers, explain, number_type
+from .array_box import checked_numbers, explain, number_type
 from .backends.number_types import is_floating, wide
+from .numpy_operand import NumPyOperand
 
 _births = itertools.count()
 _quietly = numpy.errstate(all="ignore")  # a decorator: infinities and NaNs are values like others, as in PyTorch
@@ -26,6 +27,7 @@ _quietly = numpy.errstate(all="ignore")  # a decorator: infinities and NaNs are 
 
 class _Recording(threading.local):
     on = True
+    watcher: Any = None  # is told of every value and of every leaf's gradient, see anomaly.py
 
 
 _recording = _Recording()
@@ -58,7 +60,7 @@ class Node:
         self.edges: Edges | None = edges  # None once backward() has followed them
 
 
-class Tensor(ArrayBox):
+class Tensor(NumPyOperand):
     """An array, the backend that owns it, and its node on the tape if it was computed from others.
 
     `Tensor(array)` wraps the array without copying; `tensor(...)` is the friendly way to make one. Operators and
@@ -73,10 +75,8 @@ class Tensor(ArrayBox):
             self.data = checked_numbers(self.backend.asarray(data))
         except ValueError as error:
             raise ValueError(f"Tensor(): the data is not a rectangular block of numbers ({error})") from None
-        if requires_grad and not is_floating(self.data.dtype):
-            raise TypeError(
-                f"a tensor of {self.data.dtype} cannot require a gradient: make it float32 or float64 first"
-            )
+        if requires_grad:
+            _check_differentiable(self.data.dtype)
         self.requires_grad = requires_grad
         self.grad: Tensor | None = None  # only ever set on leaves
         self.node: Node | None = None  # a leaf needs none: it stands on the tape itself
@@ -141,6 +141,17 @@ class Tensor(ArrayBox):
             "functional.where, cat or stack, or change a leaf's array before it is used (leaf.data[...] = value)"
         )
 
+    def _changed_in_place(self, other: Any) -> Any:
+        """`x += y` means `x = x + y`, a new tensor. A leaf that is to learn would silently stay what it was."""
+        if self.requires_grad and self.node is None:
+            raise TypeError(
+                "a leaf that requires a gradient is not changed by +=, -=, ...: x = x + y makes a new tensor, and "
+                "p.data = p.data - lr * p.grad.data moves the leaf itself, as an optimizer does"
+            )
+        return NotImplemented  # and Python goes on to x + y
+
+    __iadd__ = __isub__ = __imul__ = __itruediv__ = __ipow__ = __imatmul__ = _changed_in_place
+
     __hash__ = object.__hash__  # == compares elements, as in NumPy; identity still decides in dicts and sets
 
 
@@ -196,6 +207,8 @@ def op(function: Callable) -> Callable[..., Tensor]:
             explain(name, inputs, settings, error)
             raise
         out = Tensor(value, backend=xp)
+        if _recording.watcher is not None:
+            gradients = _recording.watcher.computed(name, inputs, out, gradients)
         if _recording.on:
             edges = _edges_that_count(name, inputs, gradients)
             if edges:
@@ -262,6 +275,7 @@ def _shaped_like(parent: OnTape, part: Any, g: Any) -> Any:
         axes = [*range(extra), *(i + extra for i, n in enumerate(shape) if n == 1 and part.shape[i + extra] != 1)]
         part = part.sum(axis=tuple(axes), keepdims=True, dtype=wide(part.dtype)).reshape(shape)
     if part.dtype != parent.dtype:
+        _check_differentiable(parent.dtype)
         part = part.astype(parent.dtype)
     if isinstance(parent, Tensor) and (part is g or part.base is not None):
         part = part.copy()  # a leaf's gradient is its own: somebody may scale it in place
@@ -269,7 +283,15 @@ def _shaped_like(parent: OnTape, part: Any, g: Any) -> Any:
 
 
 def _sum_of(grad: Tensor | None, g: Any, backend: backends.Backend) -> Tensor:
-    return Tensor(g if grad is None else grad.data + g, backend=backend)
+    total = Tensor(g if grad is None else grad.data + g, backend=backend)
+    if _recording.watcher is not None:
+        _recording.watcher.arrived(total)
+    return total
+
+
+def _check_differentiable(dtype: Any) -> None:
+    if not is_floating(dtype):
+        raise TypeError(f"a tensor of {dtype} cannot require a gradient: make it float32 or float64 first")
 
 
 def _first_gradient(t: Tensor, gradient: Any) -> Any:
@@ -279,6 +301,7 @@ def _first_gradient(t: Tensor, gradient: Any) -> Any:
             f"backward() from {t!r}: nothing it was computed from requires a gradient; "
             "make a leaf with tensor(..., requires_grad=True), and compute outside no_grad()"
         )
+    _check_differentiable(t.dtype)  # somebody may have set requires_grad by hand
     if gradient is None:
         if t.data.size != 1:
             raise ValueError(
@@ -317,5 +340,7 @@ def _plain(xp: backends.Backend, value: Any) -> Any:
         return value.item()
     if value is None or isinstance(value, (bool, int, float)):
         return value
+    if callable(value):  # x @ layer, or x + network.loss
+        raise TypeError(f"{getattr(value, '__name__', type(value).__name__)} is to be called, and is no number itself")
     array = checked_numbers(xp.asarray(value))
     return array if hasattr(value, "dtype") or array.dtype.kind != "f" else array.astype("float32")

@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ import numpy
 
 from . import backends, memory, models, philox, plots
 from . import functional as F
+from .anomaly import AnomalyError, anomaly
 from .backends.thread_pool import usable_cores
 from .command_line import OneLineParser, printable, reported
 from .config import Config, ConfigError, add_arguments
@@ -49,8 +50,12 @@ train: a loss of {loss:.3f} is still that of knowing nothing, {nothing:.3f}. Wha
   - pixels on a scale that the network is not made for; labels that do not belong to their images"""
 
 
+class DivergenceError(Exception):
+    """The loss or the weights are no numbers any more."""
+
+
 def main(arguments: list[str] | None = None) -> int:
-    """The command. Returns its exit status: 0 done, 2 something in the request is wrong, 130 interrupted."""
+    """The command. Returns its exit status, see command_line.py: 1 where the run came to numbers that are none."""
     parser = OneLineParser(
         prog="python -m minitorch_alex.train",
         usage="%(prog)s [OPTION ...]",
@@ -73,7 +78,8 @@ def main(arguments: list[str] | None = None) -> int:
     )
     add_arguments(parser)
     given = vars(parser.parse_args(arguments))
-    return reported("train", lambda: obey(given), "interrupted at once; a checkpoint, if there is one, can be resumed")
+    interrupted = "interrupted at once; a checkpoint, if there is one, can be resumed"
+    return reported("train", lambda: obey(given), given.pop("debug"), interrupted)
 
 
 def obey(given: dict[str, Any]) -> int:
@@ -82,8 +88,10 @@ def obey(given: dict[str, Any]) -> int:
     only_estimate, only_memory, only_profile = (given.pop(name) for name in ("estimate", "memory", "profile"))
     if only_estimate + only_memory + only_profile > 1:
         raise ConfigError("--estimate, --memory and --profile: choose one")
-    if (only_estimate or only_memory or only_profile) and (resume or out):
-        raise ConfigError("--estimate, --memory and --profile train nothing: --resume and --out do not go with them")
+    if (only_estimate or only_memory or only_profile) and (resume or out or "detect_anomaly" in given):
+        raise ConfigError(
+            "--estimate, --memory and --profile train nothing: --resume, --out and --detect-anomaly do not go with them"
+        )
     if only_memory:
         print(memory_of_a_step(settings(given, file)))
         return 0
@@ -109,34 +117,38 @@ def train(run: Run) -> int:
     if progress.epoch >= config.epochs:
         print(f"The run in {run.folder.path} has had {progress.epoch} epochs; a larger --epochs gives it more.")
         return 0
-    loader = run.loader()
-    with StopRequest() as stop, shown_in_tensorboard(run):
-        while progress.epoch < config.epochs:
-            started, seen_before = time.perf_counter(), progress.seen
-            try:
-                finished = train_epoch(run, loader, stop)
-            except DataError:  # an image has vanished: the steps before it are not to be lost
-                run.save()
-                raise
-            except MemoryError as error:
-                raise ConfigError(
-                    f"--batch-size {config.batch_size}: the memory does not suffice for step {progress.step + 1} "
-                    f"({error}); a smaller one needs less, and --memory tells how much"
-                ) from None
-            speed = (progress.seen - seen_before) / (time.perf_counter() - started)
-            if not math.isfinite(progress.loss_sum) or (finished and not finish_epoch(run, speed)):
-                print(
-                    f"train: the loss is no number after step {progress.step}; the learning rate {config.lr} is "
-                    "probably too high. The checkpoint is from before that.",
-                    file=sys.stderr,
-                )
-                return 1
-            if not finished:
+    try:
+        with StopRequest() as stop, shown_in_tensorboard(run), anomaly() if config.detect_anomaly else nullcontext():
+            if not train_epochs(run, stop):
                 return save_interrupted(run, stop)
+    except (AnomalyError, DivergenceError) as error:
+        told = printable(f"after step {progress.step}, {error}")
+        print(f"train: {told}. The checkpoint is from before that.", file=sys.stderr)
+        return 1
     draw(run)
     files = ", ".join(sorted(path.name for path in run.folder.path.iterdir()))
     print(f"Results are in {printable(str(run.folder.path))}: {files}")
     return 0
+
+
+def train_epochs(run: Run, stop: StopRequest) -> bool:
+    """Train to the last epoch. False if it was asked to stop."""
+    config, progress, loader = run.config, run.progress, run.loader()
+    while progress.epoch < config.epochs:
+        started, seen_before = time.perf_counter(), progress.seen
+        try:
+            if not train_epoch(run, loader, stop):
+                return False
+        except DataError:  # an image has vanished: the steps before it are not to be lost
+            save(run)
+            raise
+        except MemoryError as error:
+            raise ConfigError(
+                f"--batch-size {config.batch_size}: the memory does not suffice for step {progress.step + 1} "
+                f"({error}); a smaller one needs less, and --memory tells how much"
+            ) from None
+        finish_epoch(run, (progress.seen - seen_before) / (time.perf_counter() - started))
+    return True
 
 
 def set_training_mode(run: Run) -> None:
@@ -166,7 +178,7 @@ def at_precision(images: numpy.ndarray) -> Tensor:
 
 
 def train_epoch(run: Run, loader: Loader, stop: StopRequest) -> bool:
-    """Take the rest of the current epoch's steps. False if it was asked to stop, or the loss is no longer finite."""
+    """Take the rest of the current epoch's steps. False if it was asked to stop."""
     set_training_mode(run)
     progress, saved = run.progress, time.monotonic()
     classes = len(run.dataset.classes)
@@ -179,8 +191,7 @@ def train_epoch(run: Run, loader: Loader, stop: StopRequest) -> bool:
             value = take_step(run, images, labels)
             progress.step, progress.batch = progress.step + 1, progress.batch + 1
             progress.loss_sum, progress.seen = progress.loss_sum + value * len(labels), progress.seen + len(labels)
-            if not math.isfinite(value):
-                return False
+            check_loss(run, value)
             at = progress.epoch + progress.seen / len(loader.images)
             lr = run.optimizer.param_groups[0]["lr"]
             run.log(step=progress.step, epoch=progress.epoch + 1, at=round(at, 4), loss=value, lr=lr)
@@ -191,19 +202,19 @@ def train_epoch(run: Run, loader: Loader, stop: StopRequest) -> bool:
             if progress.batch % STEPS_TO_LEARN == 0:
                 warn_if_nothing_is_learnt(run, progress.loss_sum / progress.seen)
             if time.monotonic() - saved > SAVE_EVERY:
-                run.save()
+                save(run)
                 saved = time.monotonic()
     return True
 
 
-def finish_epoch(run: Run, speed: float) -> bool:
-    """Evaluate, log, report, adjust the learning rate, save. False, and nothing of it, if the loss is no number."""
+def finish_epoch(run: Run, speed: float) -> None:
+    """Evaluate, log, report, adjust the learning rate, save."""
     progress, classes = run.progress, len(run.dataset.classes)
     train_loss = progress.loss_sum / progress.seen
     d = run.dataset
     held_out = evaluate([run.trained()], d.test_images, d.test_labels, workers=run.config.workers)[0]
-    if not math.isfinite(held_out.loss):
-        return False
+    check_loss(run, held_out.loss)
+    check_weights(run)
     progress.epoch, progress.batch, progress.loss_sum, progress.seen = progress.epoch + 1, 0, 0.0, 0
     run.log(
         epoch=progress.epoch, step=progress.step, train_loss=train_loss, test_loss=held_out.loss,
@@ -219,7 +230,30 @@ def finish_epoch(run: Run, speed: float) -> bool:
         flush=True,
     )
     warn_if_nothing_is_learnt(run, train_loss)
-    return True
+
+
+def check_loss(run: Run, loss: float) -> None:
+    """Refuse to go on with a loss that is no number."""
+    if not math.isfinite(loss):
+        raise DivergenceError(
+            f"the loss is no number; the learning rate {run.config.lr} is probably too high, and --resume "
+            f"{shlex.quote(str(run.folder.path))} --detect-anomaly says where it begins"
+        )
+
+
+def check_weights(run: Run) -> None:
+    """Refuse to go on with weights that are no numbers. The loss of the same step may still be one."""
+    for path, t in (*run.network.named_parameters(), *run.network.named_buffers()):
+        if not bool(t.backend.isfinite(t.data).all()):
+            raise DivergenceError(
+                f"{path} holds a NaN or an infinity; the learning rate {run.config.lr} is probably too high"
+            )
+
+
+def save(run: Run) -> None:
+    """Write the checkpoint, unless the one before is worth more."""
+    check_weights(run)
+    run.save()
 
 
 def warn_if_nothing_is_learnt(run: Run, train_loss: float) -> None:
@@ -297,7 +331,7 @@ class StopRequest:
 
 def save_interrupted(run: Run, stop: StopRequest) -> int:
     """Save in mid-epoch and say how to go on. Returns the conventional status of a process ended by that signal."""
-    run.save()
+    save(run)
     draw(run)
     print(
         f"Stopped after step {run.progress.step} and saved. Go on with: "

@@ -375,9 +375,9 @@ def test_assignment_is_refused():
     a = leaf(1.0, 2.0)
     with pytest.raises(TypeError, match=r"functional\.where, cat or stack.*leaf\.data"):
         a[0] = 5
-    b = a
+    b = c = a * 1
     b += 1  # makes a new tensor
-    assert a.numpy().tolist() == [1, 2]
+    assert c.numpy().tolist() == [1, 2]
 
 
 @pytest.mark.parametrize(

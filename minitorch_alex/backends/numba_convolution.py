@@ -9,6 +9,7 @@ Letters: G groups of C channels and F filters, so x has G*C channels and y has G
 from __future__ import annotations
 
 import functools
+import importlib
 from collections.abc import Iterator
 from math import prod
 from types import ModuleType
@@ -19,6 +20,7 @@ from .array_module import Array
 from .numba_products import NumbaProducts
 from .numba_winograd import Winograd
 from .scratch import Scratch
+from .thread_pool import out_of_reach
 from .window import Shape, Window
 
 CACHE_BYTES = 512 * 1024  # for one thread's column buffer: half of a common second-level cache
@@ -39,9 +41,7 @@ class NumbaConvolution(NumbaProducts):
     @functools.cached_property
     def kernels(self) -> ModuleType:
         """The compiled kernels. Numba itself is imported here, at the first one."""
-        from . import numba_kernels
-
-        return numba_kernels
+        return out_of_reach(importlib.import_module, f"{__package__}.numba_kernels")
 
     def set_convolution(self, method: str) -> None:
         if method not in ("im2col", "winograd", "auto"):

@@ -7,6 +7,7 @@ points, multiplies there by the filters, comes back, and writes the outputs. All
 from __future__ import annotations
 
 import functools
+import importlib
 from math import prod
 from types import ModuleType
 from typing import NamedTuple
@@ -16,7 +17,7 @@ import numpy
 from .array_module import Array
 from .phases import filters_from_phases, images_from_phases, phases_of_filters, phases_of_images
 from .scratch import Scratch
-from .thread_pool import ThreadPool
+from .thread_pool import ThreadPool, out_of_reach
 from .window import Pair, Shape, Window
 from .winograd import FILTER_COST, LARGEST_SHEET, OUTPUTS, PASS_COST, Sheet, best_sheet, cost, matrices
 
@@ -34,6 +35,12 @@ class Transforms(NamedTuple):
     points_to_outputs: Rows  # A^T
     gradients_to_points: Rows  # A
     filters_to_points: Array  # (n*n, r*r): G for rows and columns at once
+
+
+@functools.cache
+def _kernels() -> ModuleType:
+    """The compiled kernels. Numba itself may be imported here."""
+    return out_of_reach(importlib.import_module, f"{__package__}.winograd_kernels")
 
 
 @functools.cache
@@ -56,9 +63,7 @@ class Winograd:
 
     @property
     def kernels(self) -> ModuleType:
-        from . import winograd_kernels
-
-        return winograd_kernels
+        return _kernels()
 
     # -- any stride: x (N, G*C, H, W), filters (G, F, C, R, R), bias (G*F,), y (N, G*F, P, Q) ---
     def conv2d(self, x: Array, filters: Array, bias: Array, y: Array, window: Window) -> None:

@@ -2,6 +2,9 @@
 
 The kernels are serial and release Python's global lock; sharing them out over slices of a batch is what uses the cores.
 While they run, BLAS is held at one thread: otherwise every one of our threads would start as many of its own.
+
+Ctrl-C reaches the main thread between any two of its steps, also here. What it interrupts has stopped writing to its
+arrays before the interruption is seen outside, and the next call finds everything as it was.
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from queue import SimpleQueue
 from typing import Any
@@ -33,15 +37,34 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def out_of_reach(function: Callable, *arguments: Any) -> Any:
+    """function(*arguments), where Ctrl-C does not reach: in a thread of its own. It is seen when that is done."""
+    with ThreadPoolExecutor(1, thread_name_prefix="minitorch_alex_out_of_reach") as thread:
+        return thread.submit(function, *arguments).result()
+
+
 class Job:
-    """One call of `share`: slices that wait for a thread, whichever has time first."""
+    """One call of `share`: slices that wait for a thread, whichever has time first.
+
+    Without a lock, which an interrupted caller might leave locked: a list grows, and a deque shrinks, in one step.
+    """
 
     def __init__(self, work: Work, slices: list[tuple[int, int]]) -> None:
-        self.work, self.waiting, self.unfinished = work, deque(slices), len(slices)
-        self.lock, self.finished = threading.Lock(), threading.Event()
+        self.work, self.waiting = work, deque(slices)
+        self.came: list[None] = []  # one for each helper that has come, and for each that has gone
+        self.gone: list[None] = []
+        self.news: SimpleQueue[None] = SimpleQueue()  # somebody has gone
         self.error: BaseException | None = None
+        self.over = False
 
     def help(self) -> None:
+        """Work as one of the helpers. Who takes a slice has come before, so the caller will wait for him."""
+        self.came.append(None)
+        self.work_off()
+        self.gone.append(None)
+        self.news.put(None)
+
+    def work_off(self) -> None:
         """Work until no slice waits any longer."""
         while True:
             try:
@@ -52,10 +75,13 @@ class Job:
                 self.work(start, stop)
             except BaseException as error:  # told to the caller, when the others have finished
                 self.error = error
-            with self.lock:
-                self.unfinished -= 1
-                if not self.unfinished:
-                    self.finished.set()
+
+    def finish(self) -> None:
+        """Hand out nothing more, and wait until all helpers have gone."""
+        self.waiting.clear()
+        while len(self.gone) < len(self.came):
+            self.news.get()
+        self.over = True
 
 
 class ThreadPool:
@@ -71,9 +97,9 @@ class ThreadPool:
         self._jobs: SimpleQueue[Job] = SimpleQueue()
         self._helpers = 0  # threads beside the callers'; they start when there is something to share
         self._lock = threading.Lock()
-        self._sections = 0  # how many callers are inside one_blas_thread now
+        self._inside: dict[int, object] = {}  # who is inside one_blas_thread now, by thread
         self._blas: threadpoolctl.ThreadpoolController | None = None
-        self._restore: threadpoolctl.threadpool_limits | None = None
+        self._before: list[int] | None = None  # BLAS's numbers of threads, while they are held at one
 
     def share(self, work: Work, count: int, cost: float) -> None:
         """Call work(start, stop) on slices that cover range(count).
@@ -88,10 +114,16 @@ class ThreadPool:
             return
         self._start_helpers()
         job = Job(work, slices)
-        for _ in slices[1:]:
-            self._jobs.put(job)
-        job.help()
-        job.finished.wait()
+        try:
+            for _ in slices[1:]:
+                self._jobs.put(job)
+            job.work_off()
+        finally:
+            while not job.over:  # Ctrl-C waits as well
+                try:
+                    job.finish()
+                except KeyboardInterrupt as error:
+                    job.error = error
         if job.error is not None:
             raise job.error
 
@@ -124,25 +156,41 @@ class ThreadPool:
     def one_blas_thread(self) -> Iterator[None]:
         """BLAS at one thread until the last caller has left; then what it was before the first one came.
 
-        BLAS has one number of threads for the whole process: who sets it elsewhere meanwhile is overruled.
+        BLAS has one number of threads for the whole process: who sets it elsewhere meanwhile is overruled. A thread
+        that Ctrl-C kept from leaving has left when it comes again.
         """
-        entered = False
+        thread, visit = threading.get_ident(), object()
         try:
             with self._lock:
-                if self._blas is None:
-                    self._blas = threadpoolctl.ThreadpoolController().select(user_api="blas")
-                self._sections, entered = self._sections + 1, True
-                if self._sections == 1:
-                    self._take_control()
-                    self._restore = self._blas.limit(limits=1)
+                if not self._inside:
+                    self._hold_blas()
+                self._inside[thread] = visit
             yield
         finally:
             with self._lock:
-                self._sections -= entered
-                if self._sections == 0 and self._restore is not None:
-                    self._take_control()
-                    self._restore.restore_original_limits()
-                    self._take_control()
+                if self._inside.get(thread) is visit:
+                    del self._inside[thread]
+                if not self._inside:
+                    self._let_blas_go()
+
+    def _hold_blas(self) -> None:
+        """Every BLAS at one thread. What they had before is known before the first of them is touched."""
+        if self._blas is None:
+            self._blas = threadpoolctl.ThreadpoolController().select(user_api="blas")
+        if self._before is None:
+            self._before = [library.num_threads for library in self._blas.lib_controllers]
+        self._take_control()
+        for library in self._blas.lib_controllers:
+            library.set_num_threads(1)
+
+    def _let_blas_go(self) -> None:
+        """Every BLAS at what it had before. This is forgotten after the last of them has been set."""
+        if self._blas is not None and self._before is not None:
+            self._take_control()
+            for library, threads in zip(self._blas.lib_controllers, self._before, strict=True):
+                library.set_num_threads(threads)
+            self._take_control()
+            self._before = None
 
     def _take_control(self) -> None:
         """From 3.8 on, threadpoolctl obeys one thread, the first that set a limit, and silently ignores all others."""

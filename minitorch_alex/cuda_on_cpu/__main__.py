@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy
 
-from ..command_line import OneLineParser
+from ..command_line import OneLineParser, reported
 from . import CudaOnCpuError, Kernel, compiler, kernel_folder, load, why_not
 from .examples import EXAMPLES, Draw, Example
 from .proven import proven
@@ -34,7 +34,7 @@ NOT_WRITTEN = {"f": -77, "i": -77, "u": 77}  # as Draw.empty
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Returns the exit status: 0 all right, 1 a kernel does something wrong, 2 the request is wrong."""
+    """Returns the exit status, see command_line.py: 1 where a kernel does something wrong."""
     parser = OneLineParser(
         prog="python -m minitorch_alex.cuda_on_cpu", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
@@ -43,24 +43,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--race", action="store_true", help="watch every access to memory, for races")
     parser.add_argument("--double", action="store_true", help="double instead of float")
     given = parser.parse_args(arguments)
-    try:
-        if given.kernels is None:
-            if given.trace or given.race or given.double:
-                parser.error("say which kernel, such as lrn; without a name they are only listed")
-            return show_list()
-        reason = why_not()
-        if reason is not None:
-            raise CudaOnCpuError(reason)
-        return run(given)
-    except BrokenPipeError:  # the reader, such as head, has seen enough
-        sys.stdout = None
-        return 1
-    except KeyboardInterrupt:
-        print("cuda_on_cpu: interrupted", file=sys.stderr)
-        return 130
-    except CudaOnCpuError as error:
-        print(f"cuda_on_cpu: {error}", file=sys.stderr)
-        return 2
+    if given.kernels is None and (given.trace or given.race or given.double):
+        parser.error("say which kernel, such as lrn; without a name they are only listed")
+    work = show_list if given.kernels is None else lambda: run(given)
+    return reported("cuda_on_cpu", work, given.debug, also=(CudaOnCpuError,))
 
 
 def position(text: str) -> tuple[int, int]:
@@ -92,6 +78,9 @@ def show_list() -> int:
 # -- running ------------------------------------------------------------------------
 def run(given: argparse.Namespace) -> int:
     """Run the kernels that were asked for."""
+    reason = why_not()
+    if reason is not None:
+        raise CudaOnCpuError(reason)
     path, names = chosen(given.kernels)
     source = read(path)
     if not names:

@@ -135,7 +135,7 @@ def pack_folder(
     """
     if is_packed(out):
         raise DataError(f"{out}: there is a pack in it already")
-    if out.resolve().is_relative_to(source.resolve()):
+    if Path(os.path.realpath(out)).is_relative_to(os.path.realpath(source)):  # resolve() fails on links in a circle
         raise DataError(f"{out}: lies inside the folder to be packed; choose another place")
     classes = find_classes(source)
     out.mkdir(parents=True, exist_ok=True)

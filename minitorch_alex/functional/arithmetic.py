@@ -168,7 +168,8 @@ def _to(xp, x, dtype):
 def compare(input: Tensor, other: Any, relation: str) -> Tensor:
     """`input` relation `other`, element by element: a boolean tensor, without a gradient."""
     common_backend(relation, (input, other))
-    answer = getattr(input.data, relation)(other.data if isinstance(other, Tensor) else other)
+    theirs = other.data if isinstance(other, Tensor) else other
+    answer = getattr(input.data, relation)(input.backend.asarray(theirs) if hasattr(theirs, "shape") else theirs)
     if answer is NotImplemented or isinstance(other, complex):
         raise TypeError(f"compare: a tensor has no {relation.strip('_')} with {other!r}")
     return Tensor(answer, backend=input.backend)

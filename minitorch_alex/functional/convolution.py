@@ -77,9 +77,10 @@ def _check_channels(input: Tensor, weight: Tensor, groups: Any) -> None:
     if filters % groups:
         raise ValueError(f"conv2d: {filters} filters (weight {weight.shape}) cannot be split into {groups} groups")
     if channels != weight.shape[1] * groups:
+        last = " (if they come last: x.permute(0, 3, 1, 2))" if input.shape[-1] == weight.shape[1] * groups else ""
         raise ValueError(
             f"conv2d: the weight {weight.shape} with groups={groups} takes {weight.shape[1] * groups} channels, "
-            f"the input {input.shape} has {channels}"
+            f"the input {input.shape} has {channels}{last}"
         )
     if 0 in weight.shape:
         raise ValueError(f"conv2d: the weight {weight.shape} is empty")

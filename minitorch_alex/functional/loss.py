@@ -7,7 +7,7 @@ from typing import Any
 
 from ..backends.number_types import is_bfloat16, is_floating
 from ..tensor import Tensor, common_backend, op
-from ._arguments import at_least, operation, tensor_of
+from ._arguments import at_least, is_whole, operation, tensor_of
 from ._labels import array_of, checked_labels, class_dim, class_weight, classes, one_hot
 from .activation import log_softmax_of
 
@@ -40,6 +40,8 @@ def cross_entropy(
     xp, dim = common_backend("cross_entropy", (input, target, weight)), class_dim(input)
     theirs = array_of(target, xp)
     if is_floating(theirs.dtype):
+        if is_whole(ignore_index) and ignore_index >= 0:
+            raise ValueError(f"cross_entropy: ignore_index {ignore_index} is for labels, not for probabilities")
         truth = target if isinstance(target, Tensor) else Tensor(theirs, backend=xp)
         weights = None if weight is None else class_weight("cross_entropy", input, weight)
         return _of_probabilities(input, truth, weights, reduction, label_smoothing)

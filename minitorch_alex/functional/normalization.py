@@ -114,7 +114,10 @@ def _batch_norm_training(input, weight, bias, running_mean, running_var, momentu
         mean, spread = xp.zeros((input.shape[1],)), xp.ones((input.shape[1],), input.dtype)
         return _standardise(input, weight, bias, mean=mean, spread=spread, of_the_batch=True)
     if n < 2:
-        raise ValueError(f"batch_norm: training needs more than one value per channel, got shape {input.shape}")
+        raise ValueError(
+            f"batch_norm: training needs more than one value per channel, got shape {input.shape}; where nothing is "
+            "learnt, network.eval() comes first"
+        )
     with numpy.errstate(all="ignore"):
         mean, var, spread = xp.batch_norm_statistics(input.data, eps)
     if running_mean is not None:
