@@ -44,7 +44,8 @@ QUICK_PEERS = ("pytorch", "keras")  # JAX takes long for large networks
 
 def main(arguments: list[str] | None = None) -> int:
     given = parser().parse_args(arguments)
-    return reported("cpu", lambda: run(given), "interrupted; what is measured is kept", given.out)
+    interrupted = "interrupted; what is measured is kept"
+    return reported("cpu", lambda: run(given), interrupted=interrupted, place=given.out)
 
 
 def run(given: argparse.Namespace) -> int:

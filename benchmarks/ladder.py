@@ -72,7 +72,7 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser().parse_args(arguments)
     if min(given.batch, given.repeats) < 1:
         parser().error("--batch and --repeats must be at least 1")
-    return reported("ladder", lambda: measure_and_draw(given), "interrupted: nothing was written")
+    return reported("ladder", lambda: measure_and_draw(given), interrupted="interrupted: nothing was written")
 
 
 def measure_and_draw(given: argparse.Namespace) -> int:

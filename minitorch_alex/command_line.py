@@ -49,7 +49,7 @@ class OneLineParser(argparse.ArgumentParser):
 def reported(
     name: str,
     work: Callable[[], int],
-    debug: bool,
+    debug: bool = False,
     interrupted: str = "interrupted",
     place: object = "a file",
     also: tuple[type[Exception], ...] = (),

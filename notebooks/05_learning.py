@@ -955,4 +955,5 @@ class ConvBlock(nn.Module):
 check("5.5", ConvBlock)
 
 # %% [markdown]
-# **Next:** these five lessons hold all the parts. Lesson 6 will put them together to AlexNet itself, layer by layer.
+# **Next:** these five lessons hold all the parts. Lesson 6 shows how they run on other backends, and lesson 7 puts them
+# together to AlexNet itself, layer by layer.

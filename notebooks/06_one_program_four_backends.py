@@ -53,8 +53,8 @@ BLUE, RED = "#3b6fb6", "#c8553d"
 # %% [markdown]
 # ## What a backend is
 #
-# Here is the ReLU of the engine, once more. `xp` is the backend that the input lives on. Whatever works on arrays is
-# asked of it, and no operation names one.
+# Here is the engine's ReLU, which sets negative numbers to 0 (lesson 5). `xp` is the backend that the input lives on.
+# Whatever works on arrays is asked of it, and no operation names a backend.
 
 # %%
 backends.use("numpy")  # the home of new tensors for now; the others come below
@@ -82,7 +82,8 @@ class OwnBackend:
 
 
 # %% [markdown]
-# With this as `xp` the function above works. `inspect.unwrap` gives it without its decorator, so that it takes arrays.
+# (The gradient needs the output `y` only: it is positive where the input was.) With this as `xp` the function above
+# works. `inspect.unwrap` gives it without its decorator, so that it takes arrays.
 
 # %%
 xp = OwnBackend()
@@ -114,7 +115,8 @@ source(Backend.relu_gradient)
 # %% [markdown]
 # `Backend` is the *reference*. It has every kernel in plain array code, to be read and to be trusted; lessons 3 to 5
 # showed you some of them. The other backends are subclasses of it and replace a kernel where they have a faster one. A
-# kernel that they do not replace works all the same.
+# kernel that they do not replace works all the same. In the table `own` is a version of the backend's own, and `-` is
+# the reference's:
 
 # %%
 KINDS = {"numba": type(backends.get("numba")), "CUDA": CudaKernels}
@@ -195,7 +197,7 @@ assert python_took > 10 * numba_took and first_took > numba_took
 
 # %% [markdown]
 # For arrays of another type it compiles again, and keeps both. A `signature` is the list of types that a version is
-# for:
+# for. (`1d` is one axis, and `C` says that the numbers lie in memory in one piece.)
 
 # %%
 compiled(gy.astype("float64"), y.astype("float64"), np.empty(y.size))
@@ -204,8 +206,9 @@ for signature in compiled.signatures:
 assert len(compiled.signatures) == 2
 
 # %% [markdown]
-# The kernel of the backend is the same loop. The backend cuts large arrays into slices, one for each core of the
-# processor (`pool.share_arrays`), and lets each core run the loop over its own slice.
+# The kernel of the backend is the same loop (`@kernel` is `numba.njit` with some settings). A processor has a few
+# *cores*, each of which can run a program by itself. So the backend cuts large arrays into slices, one for each core
+# (`pool.share_arrays`), and lets each core run the loop over its own slice.
 
 # %%
 source(backends.get("numba").kernels.relu_gradient)
@@ -219,7 +222,8 @@ source(type(backends.get("numba"))._elementwise)
 # Now a network: a convolution, pooling and a layer that classifies digits. It takes one step of training, forward,
 # backward and the paper's rule. `use` makes a backend the home of all tensors that are created from then on, the
 # weights included. Nothing else changes. The weights are the same everywhere, since the random numbers depend on the
-# seed alone (lesson 4). `to` converts all weights to another type of number.
+# seed alone (lesson 4). `to` converts all weights to another type of number. (In the names 0 and 4 are the places of
+# the convolution and of the last layer in the network. The layers between have no weights.)
 
 # %%
 digits = load("digits")
@@ -290,8 +294,8 @@ assert (a + b) + c == 1 and a + (b + c) == 0
 
 # %% [markdown]
 # A loop adds numbers one by one. NumPy adds up blocks of them and then the blocks' sums. A matrix product does it as
-# suits the processor at hand, and threads sum up parts of their own. Each order rounds elsewhere, and none is "the right
-# one".
+# suits the processor at hand, and where several cores work, each sums up a part of its own. Each order rounds
+# elsewhere, and none is "the right one".
 
 
 # %%
@@ -354,7 +358,8 @@ assert "numpy" in refusal and "numba" in refusal
 #
 # A processor has a few cores, each of them quick. A graphics card, or *GPU*, has thousands of simple ones. A *thread* is
 # one run of a piece of program, step after step. To keep a GPU busy one starts a thread **for every number of the
-# result**, a million at a time if need be. All of them run the same text, the kernel. They are ordered like this:
+# result**, a million at a time if need be. All of them run the same text. Here *this text* is called the kernel: what
+# one thread does, where a backend's kernel was work on whole arrays. The threads are ordered like this:
 #
 # - so many threads are a **block**: at most 1024, often 256;
 # - so many blocks are the **grid**, which is everything that one *launch* of the kernel starts.
@@ -427,8 +432,10 @@ for _ in range(3):
 # - `blockIdx.x`, `blockDim.x` and `threadIdx.x` are the number of the block, the threads per block and the number of the
 #   thread. (There may be `.y` and `.z` too.)
 # - `condition ? a : b` is Python's `a if condition else b`, `for (int r = 0; r < 3; r++)` is `for r in range(3)`, `&&` is
-#   `and`, and `//` begins a comment.
-# - **`/` between whole numbers cuts off the fraction**, as Python's `//` does with numbers that are not negative.
+#   `and`, and `//` begins a comment. `sum += x` is as in Python. Braces `{ }` hold several statements together, where
+#   Python indents them; a single one behind `if` or `for` needs none. `return;` ends the thread's work.
+# - **`/` between whole numbers cuts off the fraction**, as Python's `//` does with numbers that are not negative. `%` is
+#   the remainder, as in Python.
 
 # %%
 RELU_GRADIENT = """
@@ -473,9 +480,9 @@ assert wrong is None or (wrong == "" and (gx == expected).all())
 
 # %% [markdown]
 # The engine's own CUDA is in text files, in the folder `kernels`. The network above ran on several of them. This is the one
-# for our gradient. `template <typename T>` makes versions for several types of number out of one text, `__restrict__`
-# promises that the arrays do not overlap, and `long long` is a whole number of 64 bits, for arrays with more than two
-# thousand million elements.
+# for our gradient. `template <typename T>` makes versions for several types of number out of one text, and `T(0)` is the
+# 0 of such a type. `__restrict__` promises that the arrays do not overlap. `long long` is a whole number of 64 bits, for
+# arrays with more than two thousand million elements, and `(long long)` in front of a number turns it into one.
 
 
 # %%
@@ -504,7 +511,8 @@ wrong = launch(UNGUARDED, "relu_gradient", 4, 256, (gy, y, gx, n))
 assert wrong is None or "has 1000 elements" in wrong
 
 # %% [markdown]
-# It names the element, the line of the text (the first one is empty), the block and the thread.
+# It names the element, the line of the text (the first one is empty), the block and the thread: 3 blocks of 256 and 232
+# threads more are 1000, the first element that does not exist. (`y` is read before `gx` is written.)
 #
 # ### From a number to a place
 #
@@ -528,15 +536,18 @@ print("the last one is at", (n, c, h, w))
 
 # %% [markdown]
 # This is the engine's `im2col` of lesson 3 for a GPU. There is a thread for every window of every channel. It finds its
-# window, and copies the pixels under it into a column. A pointer, `image` or `column`, is the place where an array or a
-# part of it begins, and `*column` is the number there.
+# window, and copies the pixels under it into a column. Read it with the cell above: `place` is the window, in row `p`
+# and column `q`, and `plane` counts the channels of all images. A *pointer*, `image` or `column`, is a place in memory
+# where an array or a part of it begins. `*column` is the number there, and `column += row_step` moves the pointer on by
+# that many numbers. (`bool` is true or false. `dilation` is 1, as in lesson 3.)
 
 # %%
 print(kernel_text("im2col.cu", "im2col"))
 
 # %% [markdown]
 # `trace` runs a kernel and keeps a diary of one thread. Two channels of 4 x 4 pixels and windows of 3 x 3 are 2 x 2 x 2
-# threads. Thread 6 has channel 1, and its window (1, 0) begins at row 1, column 0.
+# threads. Thread 6 has channel 1, and its window (1, 0) begins at row 1, column 0. Of the columns it fills the one with
+# number 2, since (1, 0) is the third window, from row 9 on, since the 9 taps of channel 0 come before.
 
 # %%
 x = np.arange(32, dtype="float32").reshape(1, 2, 4, 4)

@@ -10,7 +10,8 @@
 # **Afterwards you can** train with augmentation that can be repeated exactly, compare two settings over several seeds,
 # and say which accuracy to expect, and why one network does not have the famous 15.3 %.
 #
-# You need lesson 5, and dropout and Philox from lesson 4. The lesson takes about 60 minutes.
+# You need lesson 5, dropout and Philox from lesson 4, and what lesson 7 says of the contest and of the seven networks.
+# The lesson takes about 60 minutes.
 
 # %%
 # Where the engine is not installed (on Colab, say): install it, and nothing else, from the
@@ -212,12 +213,14 @@ plt.show()
 # together are a cloud, long in some directions and thin in others. The directions are called *principal components*.
 # NumPy finds them from the *covariance*, the table of how each two of R, G and B vary together: `eigh` gives how much
 # the cloud varies along each of them (the *eigenvalues*, mean squared distances from the middle) and the directions
-# themselves, in columns.
+# themselves, in columns. How it finds them does not matter here. What they are, the cell checks: along the direction
+# $p$ a pixel lies at $p_R R + p_G G + p_B B$, and the mean squared distance of these numbers is the eigenvalue.
 
 # %%
 pixels = portrait.reshape(3, -1).astype("float64")
 covariance = np.cov(pixels, bias=True)
 variances, components = np.linalg.eigh(covariance)
+assert np.allclose((components.T @ pixels).var(axis=1), variances)
 for k in 2, 1, 0:
     share, spread = variances[k] / variances.sum(), variances[k] ** 0.5
     print(f"{share:6.1%} along {components[:, k].round(2)}, spread {spread:.1f}")
@@ -229,6 +232,11 @@ for k in 2, 1, 0:
 # $p_i$ and the spread $\sigma_i$ along them. So the noise varies just as the pixels do, with a tenth of their spread,
 # and therefore a hundredth of their covariance. (The paper takes the components of all training images. Here one
 # photograph has to do.)
+#
+# We write the three directions, each times $0.1 \, \sigma_i$, as columns of a table $S$ (`steps`), and draw three
+# numbers of spread 1 for each image. The library's `ColourNoise` has such a table too. Its directions may point the
+# other way, so the cell compares the covariances of the noise. They are $S S^T$, since the drawn numbers are
+# independent.
 
 # %%
 steps = 0.1 * components * np.sqrt(variances)  # column i: 0.1 of component i
@@ -287,10 +295,10 @@ print("3 to 0:", backwards)
 assert forwards[0] != backwards[0]
 
 # %% [markdown]
-# Images are prepared in the background, by several threads or processes, and who comes first depends on what else the
-# machine does. So no run could be repeated, and none that was interrupted could go on as if nothing had happened. Nor
-# does a copy of the generator for each process help. It is a well-known mistake, and nothing fails when one makes it:
-# all of them draw the same "random" numbers.
+# Images are prepared in the background, by several threads (lesson 6) or *processes*, which are programs of their own
+# that run side by side. Who comes first depends on what else the machine does. So no run could be repeated, and none
+# that was interrupted could go on as if nothing had happened. Nor does a copy of the generator for each process help.
+# It is a well-known mistake, and nothing fails when one makes it: all of them draw the same "random" numbers.
 
 # %%
 one_process, other_process = crops_in_order([0, 1]), crops_in_order([2, 3])
@@ -831,8 +839,8 @@ print(f"one of our networks:   top-1 {top1:.1f}%, top-5 {top5:.1f}%")
 # ### More data
 #
 # Our networks have learnt from a small part of the collection. What if it is all of it? A network of the recipe above
-# comes with the package, for `predict`. It has seen 50,000 photographs, 14 times each, in another view each time. How
-# long that took, and what came out, is in the README's table.
+# comes with the package (the command `predict` uses it). It has seen 50,000 photographs, 14 times each, in another view
+# each time. How long that took, and what came out, is in the README's table.
 
 # %%
 if PHOTOGRAPHS:
@@ -859,8 +867,8 @@ else:
 #   final number.
 # - Train each setting with several seeds, and compare the difference with the noise. One seed deceives, and three still
 #   do at times.
-# - 15.3 % is the average of seven networks, with ten views and pre-training. One AlexNet has 18.2 % top-5 error, and
-#   40.7 % top-1.
+# - 15.3 % is what seven networks reach together, with ten views, some of them with more data. One AlexNet has 18.2 %
+#   top-5 error, and 40.7 % top-1.
 #
 # ## Exercises
 #

@@ -193,8 +193,8 @@ assert gain > 5
 # fetches one number alone, but always a *line* of neighbours, mostly 64 bytes: 16 numbers of float32.
 #
 # So it matters in which order one walks through memory. An array lies there row by row. These two functions add up the
-# same numbers, one along the rows and one along the columns. (`times` repeats it, so that small arrays take long enough
-# to measure.)
+# same numbers, one along the rows and one along the columns. (`times` repeats it, so that small arrays take long
+# enough to measure. The picture gives sizes in KiB: 1 KiB is 1024 bytes.)
 
 
 # %%
@@ -252,8 +252,9 @@ assert columns[-1] > 1.5 * rows[-1]
 #
 # ### Tiles
 #
-# A product of two n x n matrices uses every number n times. Whether it is still near when it is needed again depends on
-# the order, too. Let us count that instead of timing it, with a model of a cache that holds the 256 numbers used last.
+# A product of two n x n matrices uses every number n times. Whether it is still near when it is needed again depends
+# on the order, too. Let us count that instead of timing it, with a model of a cache that holds the 256 numbers used
+# last. (An `OrderedDict` is a dictionary whose entries can be moved to the end or taken from the front.)
 
 
 # %%
@@ -265,8 +266,9 @@ class SmallCache:
 
     def use(self, number):
         if number not in self.held:
-            self.held[number], self.fetched = True, self.fetched + 1
-        self.held.move_to_end(number)
+            self.held[number] = True
+            self.fetched += 1
+        self.held.move_to_end(number)  # the end is what was used last
         if len(self.held) > self.room:
             self.held.popitem(last=False)  # what was not used for longest
 
@@ -300,8 +302,10 @@ assert min(found, key=found.get) == 8 and found[1] > 3 * found[8]
 #
 # Two numbers say a good deal. How many operations does it do in a second, if no number has to be waited for? A large
 # matrix product comes near that. And how many bytes come from memory and go back there in a second? Add up two arrays
-# that are too large for a cache: two numbers read and one written for a single operation. A peak is what comes out when
-# nothing disturbs, so here the fastest time counts.
+# that are too large for a cache: two numbers read and one written for a single operation. A peak is what comes out
+# when nothing disturbs, so here the fastest time counts. (Each of the $n^2$ numbers of the product takes n
+# multiply-accumulates, in all $2 n^3$ operations. Times are in milliseconds and 1 GB is $10^9$ bytes, so a factor of
+# $10^{-6}$ makes GFLOP/s and GB/s.)
 
 
 # %%
@@ -338,11 +342,12 @@ source(Peak.least_milliseconds)
 #
 # $$\min(\text{peak of arithmetic},\; i \cdot \text{peak of memory})$$
 #
-# operations a second, and not more. Drawn over $i$ with both axes in powers of ten, that is a slanted line up to a flat
-# one: the *roofline* (Williams, Waterman and Patterson, 2009). Let us see where parts of AlexNet lie under this roof.
-# The bytes are those of the inputs, weights and outputs, each counted once. For max-pooling an output of nine pixels
-# takes eight comparisons. The linear layer is AlexNet's seventh, fc7, with 4096 inputs and outputs, for batches of
-# 1, 8, 64 and 256 images.
+# operations a second, and not more. Drawn over $i$ with both axes in powers of ten, that is a slanted line up to a
+# flat one: the *roofline* (Williams, Waterman and Patterson, 2009). Let us see where parts of AlexNet lie under this
+# roof. The bytes are those of the inputs, weights and outputs, each counted once. For max-pooling an output of nine
+# pixels takes eight comparisons. The linear layer is AlexNet's seventh, fc7, with 4096 inputs and outputs, for batches
+# of 1, 8, 64 and 256 images. For one image each weight, 4 bytes, is fetched for one multiplication and one addition:
+# half an operation per byte. With N images it serves N times, which makes about N / 2.
 
 
 # %%
@@ -403,8 +408,7 @@ print(f"fc7: 64 images take {ratio:.1f} times as long as one")
 # - **ReLU and pooling** compute next to nothing with what they fetch, so memory sets their limit. A point above the
 #   slanted line has its numbers in a cache. One far below has something else in its way.
 # - **A convolution** uses every number many times. Its bound is arithmetic, if it is written well.
-# - **A large linear layer** depends on the batch. With one image each weight, 4 bytes, is fetched for one
-#   multiplication and one addition: half an operation per byte. With N images it serves N times. So 64 images take far
+# - **A large linear layer** depends on the batch, since N images share each weight that is fetched. So 64 images take far
 #   less than 64 times as long as one, and a network that looks at one image at a time waits for its weights.
 #
 # ## Back to the convolution: one matrix product
@@ -436,7 +440,7 @@ assert np.allclose(conv_by_columns(*one_image), compiled_loops(*one_image), atol
 
 
 def gflops(convolution):
-    """Of all images, in effect: operations of the definition over time."""
+    """On all images: the operations of the definition, divided by the time."""
     return operations(x, w) / median_time(lambda: convolution(x, w), 5) / 1e6
 
 
@@ -521,11 +525,12 @@ print("y from four multiplications:  ", np.array([m0 + m1 + m2, m1 - m2 + m3]))
 #
 # $$a_0 g_0 + (a_0 g_1 + a_1 g_0)\, t + (a_0 g_2 + a_1 g_1)\, t^2 + a_1 g_2\, t^3$$
 #
-# Again six multiplications. But a polynomial with four coefficients is known by its values at four points. The value of
-# a product is the product of the values. So: evaluate both at four points, multiply **four times**, and go back from
-# the four values to the coefficients. To evaluate and to go back are products with constant matrices, which hold small
-# numbers if the points are well chosen: 0, 1, -1, and "infinity". The last means the highest coefficient, for it alone
-# decides when $t$ is very large.
+# Again six multiplications. But a polynomial with four coefficients is known by its values at four points. The value
+# of a product is the product of the values. So: evaluate both at four points, multiply **four times**, and go back
+# from the four values to the coefficients (`np.linalg.inv` makes the *inverse* of a matrix, which undoes what the
+# matrix does). To evaluate and to go back are products with constant matrices, which hold small numbers if the points
+# are well chosen: 0, 1, -1, and "infinity". The last means the highest coefficient, for it alone decides when $t$ is
+# very large. For a product, it is the product of the two highest.
 
 
 # %%
@@ -557,8 +562,9 @@ print(spread)
 
 # %% [markdown]
 # With A and G for evaluating, and B for going back, the polynomial product is $B\,((G g) * (A a))$, where $*$
-# multiplies element by element. For a fixed $g$ that is three matrices in a row, and transposed they come in reverse
-# order:
+# multiplies element by element. For a fixed $g$ that is three matrices in a row: A, then one that has the numbers
+# $G g$ on its diagonal and 0 elsewhere, then B. The one with the diagonal is its own transpose. So transposed, and in
+# reverse order as always with products, they are our filter:
 #
 # $$y = A^T \left( (G g) * (B^T d) \right)$$
 #
@@ -575,13 +581,14 @@ def cook_toom(m, r, points):
 
 A, G, B = cook_toom(2, 3, points)
 for name, matrix in ("B^T", B.T), ("G", G), ("A^T", A.T):
+    # + 0 makes 0 of a rounded -0
     print(f"{name}:\n{matrix.round(3) + 0}")
 assert np.allclose(A.T @ ((G @ g) * (B.T @ d)), [d[0:3] @ g, d[1:4] @ g])
 
 # %% [markdown]
-# Look at the rows of $B^T$: $d_0 - d_2$, half of $d_1 + d_2$, and so on. It is our formula. The engine computes 4
-# outputs of 3 taps with 6 multiplications, from points chosen for small rounding errors. It puts the fractions into G
-# instead of B, so what has to agree is the product of the two, at each point:
+# Look at the rows of $B^T$: $d_0 - d_2$, half of $d_1 + d_2$, and so on. It is our formula, with the halves at $d$
+# instead of $g$. The engine computes 4 outputs of 3 taps with 6 multiplications, from points chosen for small rounding
+# errors. It puts the fractions into G instead of B, so what has to agree is the product of the two, at each point:
 
 # %%
 theirs = matrices(3)
@@ -596,7 +603,8 @@ print(f"B^T:\n{theirs.B.T.round(3) + 0}")
 # ### Two dimensions
 #
 # For a tile of an image do the same with rows and with columns: $B^T d\, B$ instead of $B^T d$, and likewise for the
-# others. Then 2 x 2 outputs of 3 x 3 taps take $4 \times 4 = 16$ multiplications in the place of $4 \times 9 = 36$.
+# others. (A matrix on the left combines rows, one on the right columns.) Then 2 x 2 outputs of 3 x 3 taps take
+# $4 \times 4 = 16$ multiplications in the place of $4 \times 9 = 36$.
 
 # %%
 A, G, B = cook_toom(2, 3, points)
@@ -642,6 +650,7 @@ def conv_by_winograd(x, w, m=2, points=(0, 1, -1)):
     products = taps @ values  # one matrix product for each of the n * n points
 
     y = A.T @ products.reshape(n * n, -1)
+    # from (m, m, F, N, down, across) to (N, F, down, m, across, m), tile beside tile
     y = y.reshape(m, m, filters, N, down, across).transpose(3, 2, 4, 0, 5, 1)
     return y.reshape(N, filters, m * down, m * across)[:, :, : H - 2, : W - 2]
 
@@ -659,7 +668,9 @@ print(f"{gflops(conv_by_winograd):.1f} GFLOP/s, in effect")
 #
 # Larger tiles need fewer multiplications for an output: $(m + 2)^2 / m^2$. But the more points, the larger the numbers
 # in the matrices. Large values are computed, which almost cancel in the end, and what was rounded off from them stays.
-# Here is the largest error in float32 as a part of the largest output, on two images; the truth is computed in float64.
+# Here is the largest error in float32 as a part of the largest output, on two images; the truth is computed in
+# float64. The points are 0, 1, -1 for 2 x 2, the engine's own for 4 x 4 and 6 x 6 (`POINTS` has them by the number of
+# multiplications, 6 and 8), and whole numbers for 6 x 6 once more.
 
 # %%
 exact = conv_by_columns(x[:2].astype("float64"), w.astype("float64"))
@@ -719,8 +730,9 @@ print("gradient of the taps:", g_taps.shape)
 # %% [markdown]
 # ## The whole ladder
 #
-# All of it in turns, so that the comparison is fair. The last is the engine's own: the same formula, with compiled
-# loops for the way there and back, and a few images at a time, so that everything stays in a cache.
+# Now all speeds side by side. Those of the two loops are from above, measured on a part. The others take turns, so
+# that the comparison is fair. The last is the engine's own: the same formula, with compiled loops for the way there
+# and back, and a few images at a time, so that everything stays in a cache.
 
 # %%
 engine.set_convolution("winograd")
@@ -761,8 +773,9 @@ assert speeds["the engine's Winograd"] > 100 * python_speed
 
 # %% [markdown]
 # Each rung has a reason: instructions settled once; numbers used again while they are near, and several at once; all
-# cores, each within its cache; fewer multiplications. The last can lie above the peak, since the peak counts
-# multiplications that are done, and Winograd counts those that the definition asks for.
+# cores, each within its cache; fewer multiplications, if the steps around them stay out of memory. The last rung can
+# lie above the peak, since the peak counts multiplications that are done, and for Winograd we count those that the
+# definition asks for.
 #
 # ## On a graphics card
 #
@@ -770,8 +783,8 @@ assert speeds["the engine's Winograd"] > 100 * python_speed
 # kernels have not been measured on a GPU yet.** But they can be read. A GPU runs a function, a *kernel*, many times at
 # once, in *blocks* of threads (lesson 6). In `kernels/matmul.cu` a block does by hand what a cache does by itself. Its
 # 16 x 16 threads copy a tile of each matrix into *shared memory*, a little memory close to them, wait for one another
-# (`__syncthreads`), and multiply from there. So each number that was fetched serves 16 threads. (`T` is the type of the
-# numbers, and `TILE` is 16.)
+# (`__syncthreads`), and multiply from there. So each number that was fetched serves 16 threads. (`T` is the type of
+# the numbers, and `TILE` is 16. Lines that are too long for the page are broken.)
 
 # %%
 text = (kernel_folder() / "matmul.cu").read_text()
@@ -808,9 +821,11 @@ assert half(2048) + half(1) == 2048
 
 # %% [markdown]
 # float16 keeps 11 binary digits. A sum that has grown large no longer notices what is added. There are two kinds of 16
-# bits. float16 spends 5 of them on the size of a number, which ends at 65,504 and loses what is far below 1. *bfloat16*
-# spends 8 on it, as float32 does, so it reaches as far, but only 8 digits are left. NumPy has no bfloat16. It is a
-# float32 whose lower half is rounded away.
+# bits. float16 spends 5 of them on the size of a number, which ends at 65,504 and loses what is far below 1.
+# *bfloat16* spends 8 on it, as float32 does, so it reaches as far, but only 8 digits are left. NumPy has no bfloat16.
+# It is a float32 whose lower half is rounded away. (`view` reads the same 32 bits as a whole number. To round, nearly
+# half of $2^{16}$ is added before the lower 16 bits are cut off. The last term decides in the case exactly between
+# two: for the even one, as Python's `round` does.)
 
 
 # %%
@@ -993,7 +1008,7 @@ check("10.2", filter_of_two)
 #
 # Write `winograd_multiplications(P, Q, m, r)`: how many multiplications an output of P x Q takes, for one channel and
 # one filter of r x r taps, by tiles of m x m outputs. Tiles at the lower and right edge that hang over count in full.
-# Then compare 2, 4 and 6 for AlexNet's 13 x 13 outputs and 3 x 3 taps.
+# Then compare 2, 4 and 6 for AlexNet's 13 x 13 outputs and 3 x 3 taps. Why does 6 gain nothing over 4 there?
 
 
 # %%

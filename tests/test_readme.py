@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from minitorch_alex.anomaly import AnomalyError
+
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 ROW = re.compile(r"^\| (\d+) \| `([\w/.]+)` \| ([\d,]+) \|", re.MULTILINE)
@@ -45,10 +47,12 @@ def test_links_lead_somewhere(page):
 
 def test_the_examples_run(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    networks, engine = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
+    networks, engine, wrong = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
     exec(compile(networks, "README.md", "exec"), {})
     assert "724,406,816" in capsys.readouterr().out
     assert [path.name for path in tmp_path.iterdir()] == ["alexnet.png"]
+    with pytest.raises(AnomalyError, match=r"^log, README.md line 4: its value is \(2,\) with 1 infinite"):
+        exec(compile(wrong, "README.md", "exec"), {})
     exec(compile(engine, "README.md", "exec"), {})
     shape, report = capsys.readouterr().out.splitlines()
     assert shape == "(4, 3, 3, 3)"
