@@ -5,9 +5,12 @@ from __future__ import annotations
 import importlib.util
 import io
 import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
+
+LOCK = threading.RLock()
 
 
 def progress_bar(iterable: Iterable[Any] | None = None, **settings: Any) -> Any:
@@ -15,9 +18,10 @@ def progress_bar(iterable: Iterable[Any] | None = None, **settings: Any) -> Any:
 
     It is silent where nobody watches, such as when the output goes to a file.
     """
-    if not _in_a_notebook():
-        from tqdm import tqdm
+    from tqdm import tqdm
 
+    tqdm.set_lock(LOCK)  # tqdm's own is for processes too, and making it starts one from Python 3.14 on
+    if not _in_a_notebook():
         return tqdm(iterable, **{"dynamic_ncols": True, "disable": not sys.stderr.isatty(), **settings})
     if importlib.util.find_spec("ipywidgets") is not None:
         from tqdm.notebook import tqdm as widget
