@@ -157,7 +157,7 @@ class ThreadPool:
         """BLAS at one thread until the last caller has left; then what it was before the first one came.
 
         BLAS has one number of threads for the whole process: who sets it elsewhere meanwhile is overruled. A thread
-        that Ctrl-C kept from leaving has left when it comes again.
+        that Ctrl-C kept from leaving has left when it comes again; so none may enter twice, one inside the other.
         """
         thread, visit = threading.get_ident(), object()
         try:
